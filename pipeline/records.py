@@ -1,0 +1,254 @@
+"""What flows between the stages: frozen data, no I/O, no behaviour.
+
+    Source -export-> Exported -calibrate-> Ranges -quantize-> Artifact -validate-> Quality -package-> Release
+    Release -push-> Pushed -measure-> Measurement -gate-> Decision -report-> Report
+
+A step that could not produce its record produces a `Refusal` that says why. Digests are SHA-256 in hex and name
+blobs of the store. A quantity's unit is in its name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from targets.records import Absent, Answer, Facts, Failed, Measurement, TensorSpec
+
+Format = Literal["tflite", "onnx"]
+Objective = Literal["latency", "size", "memory", "energy", "quality"]
+VerdictKind = Literal["pass", "fail", "refused", "inconclusive"]
+Status = Literal["pass", "fail", "device-error", "inconclusive"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A step that has no result, and why. `last_output` holds what a dead converter said last."""
+
+    stage: str
+    reason: str
+    hint: str = ""
+    last_output: tuple[str, ...] = ()
+    kind: Literal["refusal"] = "refusal"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """The float model in one runtime's format, proven against the source framework on one real sample."""
+
+    format: Format
+    blob: str
+    size_bytes: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    max_abs_error: float | Absent  # float artifact against the source framework, on the first calibration sample
+    tools: Mapping[str, str]
+    kind: Literal["exported"] = "exported"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSummary:
+    """What a data set was: enough to say later whether it is the same one."""
+
+    path: str
+    digest: str  # over the preprocessed samples, order included
+    preprocess: str  # digest of the declared preprocessing
+    count: int
+    sample_ids: tuple[str, ...]
+    findings: tuple[str, ...] = ()  # such as constant or duplicate samples, each with the sample's name
+    kind: Literal["data"] = "data"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranges:
+    """Observed range of each float tensor of a float artifact over the calibration samples."""
+
+    format: Format
+    blob: str  # JSON: {tensor: [min, max]}
+    tensors: int
+    constant_tensors: tuple[str, ...]
+    samples: int
+    tools: Mapping[str, str]
+    kind: Literal["ranges"] = "ranges"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloatOps:
+    """Ops of one type that a recipe left in float, and why."""
+
+    op: str
+    count: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """One quantized (or float) model file, loaded and run once on the host."""
+
+    recipe: str
+    format: Format
+    blob: str
+    size_bytes: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    ops_total: int
+    ops_quantized: Mapping[str, int]  # op type -> count computing on quantized data
+    ops_left_float: tuple[FloatOps, ...]
+    tools: Mapping[str, str]
+    convert_s: float
+    kind: Literal["artifact"] = "artifact"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricValue:
+    """A task metric of the candidate and, on the same samples, of the float source."""
+
+    value: float
+    reference: float
+    better: Literal["higher", "lower"]
+    unit: str = ""
+
+    @property
+    def drop(self) -> float:
+        """How much worse than the float source, in the metric's unit; negative when better."""
+        return self.reference - self.value if self.better == "higher" else self.value - self.reference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """One test image as PNG blobs: what went in, the float answer, the candidate's, and their difference (×gain)."""
+
+    sample: str
+    input: str
+    reference: str
+    candidate: str
+    error_map: str
+    error_gain: float
+    truth: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """How close an artifact's answers are to the float source's, and how good they are at the task."""
+
+    recipe: str
+    fidelity: Mapping[str, float]  # sqnr_db, cosine, max_error_steps, top1_agreement (classifiers), finite_share
+    metrics: Mapping[str, MetricValue]
+    samples: int
+    golden_inputs: str  # npz blob, in the artifact's own input dtypes
+    golden_outputs: str
+    pictures: tuple[Picture, ...] = ()
+    findings: tuple[str, ...] = ()
+    kind: Literal["quality"] = "quality"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """The candidates of one run as files to be pushed, described by a manifest blob."""
+
+    id: str
+    manifest: str
+    candidates: Mapping[str, str]  # recipe -> model blob
+    kind: Literal["release"] = "release"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pushed:
+    """What one device holds after a push."""
+
+    target: str
+    release: str
+    facts: Facts
+    sent_bytes: int
+    present_bytes: int  # was there already
+    kind: Literal["pushed"] = "pushed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """One device's measurements, or why there are none, by recipe."""
+
+    target: str
+    results: Mapping[str, Measurement | Failed]
+    kind: Literal["measured"] = "measured"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """Order statistics of warm latency, from raw samples; the interval is a bootstrap interval of the median."""
+
+    median: float
+    p90: float
+    ci95: tuple[float, float]
+    n: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetResult:
+    """One candidate on one device, as reported. `verdict` and `reason` are the gate's, for this device."""
+
+    load_ms: float | Absent
+    first_ms: float | Absent
+    warm_ms: Summary | Absent
+    warm_samples_ms: tuple[float, ...]
+    fps: float | Absent
+    peak_rss_bytes: int | Absent
+    energy: float | Absent  # joules per inference
+    runtime: str
+    answer: Answer | Absent
+    verdict: VerdictKind
+    reason: str
+    conditions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateReport:
+    """One recipe, all the way. For a refused recipe everything measured is empty and `reason` says why."""
+
+    recipe: str
+    format: Format
+    path: str  # relative to the report's folder; empty when there is no file
+    sha256: str
+    size_bytes: int
+    ops_total: int
+    ops_quantized: Mapping[str, int]
+    ops_left_float: tuple[FloatOps, ...]
+    fidelity: Mapping[str, float]
+    metrics: Mapping[str, MetricValue]
+    targets: Mapping[str, TargetResult]
+    verdict: VerdictKind
+    reason: str
+    tools: Mapping[str, str]
+    findings: tuple[str, ...] = ()
+    last_output: tuple[str, ...] = ()
+    pictures: tuple[Picture, ...] = ()  # here the blobs are paths relative to the report's folder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceReport:
+    path: str
+    sha256: str
+    kind: str  # keras, saved_model, onnx
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """`report.json`, the stable interface. Version changes only when a field changes meaning or goes."""
+
+    version: Literal[1] = 1
+    name: str
+    created: str  # ISO 8601, UTC
+    status: Status
+    chosen: str | None  # the recipe chosen over all targets
+    chosen_by_target: Mapping[str, str | None]
+    reason: str  # why that one was chosen, or why none was
+    objective: Objective
+    baseline: str | None  # the float32 recipe that the percentages are against
+    source: SourceReport
+    calibration: DataSummary
+    test: DataSummary
+    budgets: Mapping[str, str]  # as written in deploy.yaml
+    candidates: tuple[CandidateReport, ...]
+    facts: Mapping[str, Facts | Failed]
+    tools: Mapping[str, str]
+    release: str

@@ -1,0 +1,144 @@
+"""What is known about a device and what was observed on it: frozen data, no I/O, no behaviour.
+
+Every quantity carries its unit in its name. A quantity that could not be had is `Absent` with the reason,
+never zero and never a guess.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+# Read by pydantic where deploy.yaml or a stored record is decoded; a plain dict, so nothing heavy is imported here.
+_STRICT = {"extra": "forbid"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Absent:
+    """A quantity that could not be had here."""
+
+    reason: str
+    kind: Literal["absent"] = "absent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """An expected failure on one device or candidate; the others go on."""
+
+    code: str
+    message: str
+    hint: str = ""
+    kind: Literal["failed"] = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetSpec:
+    """One device of deploy.yaml's `targets:`."""
+
+    name: str
+    transport: str = "local"
+    host: str = ""  # host name, address, or a Host alias of ~/.ssh/config; ssh only
+    user: str = ""  # empty: ~/.ssh/config, else the current user
+    port: int = 0  # 0: ~/.ssh/config, else 22
+    identity_file: str = ""
+    known_hosts: str = ""  # empty: ~/.ssh/known_hosts
+    ssh_config: str = ""  # empty: ~/.ssh/config
+    python: str = ""  # interpreter on the device; empty: python3 (this interpreter for local)
+    root: str = ""  # folder on the device that holds our files; empty: ~/.edge-deploy (local: inside the state folder)
+    connect_timeout_s: float = 10.0
+    step_timeout_s: float = 600.0
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a probe found. `runtimes` maps distribution name to version, such as {"ai-edge-litert": "2.3.0"}."""
+
+    target: str
+    arch: str
+    cpu_model: str
+    cpu_features: tuple[str, ...]  # the ones that choose kernels: neon asimddp i8mm fphp avx2 avx512_vnni …
+    cpu_count: int
+    os: str
+    kernel: str
+    libc: str
+    python: str
+    runtimes: Mapping[str, str]
+    governor: str | Absent
+    free_disk_bytes: int
+    total_memory_bytes: int | Absent
+    available_memory_bytes: int | Absent
+    temperature_c: float | Absent
+    meters: tuple[str, ...]
+    emulated: str = ""  # non-empty: why latencies here are not those of the hardware it looks like
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """One model input or output. A dimension of -1 is free."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float = 0.0  # affine quantization of the tensor itself; 0 when it is float
+    zero_point: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchRequest:
+    """One benchmark of one pushed model, in a process of its own.
+
+    `blob`, `inputs` and `expected` are SHA-256 digests of files already on the device: the model, one sample as
+    `.npz` (arrays named as the model's inputs), and the host's outputs for that sample as `.npz`.
+    """
+
+    blob: str
+    format: Literal["tflite", "onnx"]
+    inputs: str
+    expected: str
+    threads: int
+    warm_max_s: float
+    warm_min_samples: int
+    warm_max_samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerTrace:
+    """Power over time at a stated point of the device. Joules are derived from it, never stored."""
+
+    meter: str
+    scope: str
+    time_ns: tuple[int, ...]
+    power_w: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The device's outputs for the golden sample against the host's, same file, same input.
+
+    Distance is in quantization steps of the output tensor (for float outputs: in 1/255 of the host output's range),
+    because fused kernels may differ by a step legitimately (onnxruntime#32132).
+    """
+
+    max_steps: float
+    finite: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """Everything one benchmark process observed; raw samples kept, nothing judged."""
+
+    target: str
+    blob: str
+    runtime: str  # distribution name
+    runtime_version: str
+    delegate: str  # "XNNPACK", "" when none was reported
+    threads: int
+    load_ns: int
+    first_ns: int
+    warmup_ns: tuple[int, ...]
+    warm_ns: tuple[int, ...]
+    load_peak_rss_bytes: int | Absent
+    peak_rss_bytes: int | Absent
+    energy: PowerTrace | Absent
+    answer: Answer
+    conditions: Mapping[str, str] = field(default_factory=dict)  # governor, temperature, load average …, as observed

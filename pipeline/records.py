@@ -27,21 +27,8 @@ class Refusal:
     reason: str
     hint: str = ""
     last_output: tuple[str, ...] = ()
+    transient: bool = False  # may well succeed next time (killed, timed out): not remembered
     kind: Literal["refusal"] = "refusal"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exported:
-    """The float model in one runtime's format, proven against the source framework on one real sample."""
-
-    format: Format
-    blob: str
-    size_bytes: int
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    max_abs_error: float | Absent  # float artifact against the source framework, on the first calibration sample
-    tools: Mapping[str, str]
-    kind: Literal["exported"] = "exported"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +42,41 @@ class DataSummary:
     sample_ids: tuple[str, ...]
     findings: tuple[str, ...] = ()  # such as constant or duplicate samples, each with the sample's name
     kind: Literal["data"] = "data"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """The source model with its shapes fixed, both data sets checked against it, and its own answers on them.
+
+    `blob` is a tar of a SavedModel, or an ONNX file. `reference` is an outputs file (`pipeline.quality.outputs`): group
+    "test" for every test sample, group "calibrate" for the first calibration sample.
+    """
+
+    source_kind: str
+    blob: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    calibration: DataSummary
+    test: DataSummary
+    reference: str
+    tools: Mapping[str, str]
+    kind: Literal["prepared"] = "prepared"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """The float model in one runtime's format, proven against the source framework on one real sample."""
+
+    format: Format
+    blob: str
+    size_bytes: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    max_abs_error: float  # against the source framework, on the first calibration sample
+    sqnr_db: float
+    notes: tuple[str, ...]
+    tools: Mapping[str, str]
+    kind: Literal["exported"] = "exported"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,316 @@
+"""deploy.yaml: its models, and reading it with errors that name the line.
+
+Everything the file may say is declared here; the JSON Schema for editors (`deploy schema config`) is generated from it.
+Paths are relative to the file.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from pipeline.errors import UsageError
+from pipeline.quality.metrics import MetricSpec
+from pipeline.quantities import parse_quantity
+from pipeline.records import Objective
+from pipeline.samples.preprocess import Steps
+from pipeline.samples.spec import TruthSpec
+from targets.records import TargetSpec
+
+
+def _quantity(dimension: str, example: str) -> Any:
+    def parse(value: object) -> float:
+        try:
+            return parse_quantity(value, dimension)
+        except UsageError as error:
+            raise ValueError(f"{error.message}; {error.hint}") from None
+
+    described = {"type": ["string", "number"], "description": f"a quantity such as {example}"}
+    return Annotated[float, BeforeValidator(parse), WithJsonSchema(described)]
+
+
+Bytes = _quantity("bytes", "1.5 MB")
+Milliseconds = _quantity("ms", "20 ms")
+Seconds = _quantity("s", "0.5 s")
+Joules = _quantity("j", "30 mJ")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SourceConfig(_Section):
+    """The trained model."""
+
+    model: str = Field(description="Keras 3 .keras file, TensorFlow SavedModel folder, or .onnx file")
+    inputs: dict[str, tuple[int, ...]] = Field(
+        default_factory=dict,
+        description="Shape with batch for each input that leaves dimensions free; without it the first sample decides",
+    )
+    signature: str = Field(default="serving_default", description="SavedModel signature")
+    opset: int = Field(default=17, ge=13, le=23, description="ONNX opset of the export")
+
+
+class DataConfig(_Section):
+    """Representative data: one set to calibrate with, another to judge with; they must not share a sample."""
+
+    calibrate: str = Field(description="folder of images, .npz, .npy, .txt, or module:function")
+    test: str = Field(description="as `calibrate`")
+    preprocess: Steps | dict[str, Steps] = Field(default_factory=list, description="applied to every sample, in order")
+    truth: TruthSpec | None = Field(default=None, description="what a perfect answer would be, for task metrics")
+    tokenizer: str | None = Field(default=None, description="for text: vocab.json, tokenizer.json, or module:function")
+    stride: int | None = Field(default=None, ge=1, description="for text: tokens between two samples")
+    calibrate_limit: int | None = Field(default=None, ge=1, description="use so many samples, drawn by seed")
+    test_limit: int | None = Field(default=None, ge=1, description="use so many samples, drawn by seed")
+    seed: int = 0
+
+
+class QualityConfig(_Section):
+    """How answers are judged against the truth; fidelity to the float model is always measured."""
+
+    metrics: list[MetricSpec] = Field(default_factory=list)
+
+
+class MeasureConfig(_Section):
+    """How long each candidate is measured on each target."""
+
+    warm: Seconds = Field(default=0.5, description="time given to warm samples, after the warm-up")
+    min_samples: int = Field(default=3, ge=3, description="at least so many warm samples, however slow the model")
+    max_samples: int = Field(default=2000, ge=3)
+
+
+class BudgetConfig(_Section):
+    """What a candidate may cost on each target; what is not stated is not judged."""
+
+    size: Bytes | None = None
+    latency_p90: Milliseconds | None = None
+    peak_memory: Bytes | None = None
+    energy: Joules | None = Field(default=None, description="per inference")
+    max_drop: dict[str, float] = Field(
+        default_factory=dict, description="largest loss against the float model per metric, in the metric's unit"
+    )
+    min_fidelity_db: float | None = Field(
+        default=10.0, description="least SQNR against the float model; below it an artifact is broken, not just worse"
+    )
+
+
+class LocalTarget(_Section):
+    """This machine: the same agent program, run as a child process in its own folder."""
+
+    transport: Literal["local"] = "local"
+    python: str = Field(default="", description="interpreter; empty: this one")
+    threads: int = Field(default=1, ge=1)
+
+
+class SshTarget(_Section):
+    """A board reached over SSH, with strict host keys."""
+
+    transport: Literal["ssh"]
+    host: str = Field(description="name, address, or a Host of ~/.ssh/config (ProxyJump is honoured)")
+    user: str = ""
+    port: int = Field(default=0, ge=0, le=65535)
+    identity_file: str = ""
+    known_hosts: str = ""
+    ssh_config: str = ""
+    python: str = Field(default="", description="interpreter on the device that has the runtime; empty: python3")
+    root: str = Field(default="", description="folder on the device; empty: ~/.edge-deploy")
+    threads: int = Field(default=1, ge=1)
+    connect_timeout: Seconds = 10.0
+    step_timeout: Seconds = 600.0
+
+
+TargetConfig = Annotated[LocalTarget | SshTarget, Field(union_mode="left_to_right")]
+_TARGET_KINDS: Mapping[str, type[LocalTarget] | type[SshTarget]] = {"local": LocalTarget, "ssh": SshTarget}
+
+
+def _target(value: object) -> object:
+    # Choosing the model by `transport` ourselves gives errors about that transport's keys only.
+    if value is None:
+        value = {}
+    if not isinstance(value, dict):
+        return value
+    kind = value.get("transport", "ssh" if "host" in value else "local")
+    if kind not in _TARGET_KINDS:
+        raise ValueError(f"unknown transport {kind!r}; known: {', '.join(_TARGET_KINDS)}")
+    return _TARGET_KINDS[kind].model_validate({"transport": kind, **value})
+
+
+class Config(_Section):
+    """All of deploy.yaml."""
+
+    name: str = Field(default="", description="name of the report and release; default: the model's file name")
+    source: SourceConfig
+    data: DataConfig
+    recipes: list[str] = Field(default_factory=list, description="recipe names; default: all that suit the source")
+    quality: QualityConfig = QualityConfig()
+    measure: MeasureConfig = MeasureConfig()
+    budgets: BudgetConfig = BudgetConfig()
+    choose: Objective = Field(default="latency", description="what the chosen recipe is best at among those that pass")
+    targets: dict[str, Annotated[TargetConfig, BeforeValidator(_target)]] = Field(
+        default_factory=lambda: {"local": LocalTarget()}
+    )
+
+
+class LoadedConfig(BaseModel):
+    """A configuration and the file it came from."""
+
+    model_config = ConfigDict(frozen=True)
+    path: Path
+    config: Config
+    budgets_as_written: dict[str, str]
+
+    @property
+    def base(self) -> Path:
+        """The folder that the file's paths are relative to."""
+        return self.path.parent
+
+    def target_specs(self) -> tuple[TargetSpec, ...]:
+        """The targets as the `targets` package wants them."""
+        return tuple(_spec(name, target, self.base) for name, target in self.config.targets.items())
+
+
+def load_config(path: Path) -> LoadedConfig:
+    """Read deploy.yaml.
+
+    Raises:
+        UsageError: the file is missing, is no YAML 1.2, repeats a key, or says something that is not understood;
+            the message is `file:line: key: reason`, one line per fault.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path}: there is no such file", hint="give one with --config FILE, or make one with `deploy init`"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}", hint="deploy.yaml is UTF-8 text") from None
+    yaml = YAML(typ="rt")
+    try:
+        raw = yaml.load(text)
+    except DuplicateKeyError as error:
+        line = (error.problem_mark.line + 1) if error.problem_mark else 0
+        problem = str(error.problem).split(" with ")[0].replace("found duplicate key", "duplicate key")
+        raise UsageError(f"{path}:{line}: {problem}", hint="say it once") from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise UsageError(
+            f"{path}:{mark.line + 1 if mark else 0}: {error.problem or error.context}", hint="fix the YAML"
+        ) from None
+    except YAMLError as error:
+        raise UsageError(f"{path}: not YAML: {error}", hint="fix the YAML") from None
+    if not isinstance(raw, dict):
+        raise UsageError(f"{path}:1: the file is empty or no mapping", hint="make a fresh one with `deploy init`")
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        faults = [_fault(path, raw, dict(fault)) for fault in error.errors()]
+        raise UsageError("\n".join(dict.fromkeys(faults)), hint="`deploy schema config` prints all keys") from None
+    _check_recipes(path, raw, config)
+    written = {str(key): _flat(value) for key, value in (raw.get("budgets") or {}).items()}
+    return LoadedConfig(path=path.resolve(), config=config, budgets_as_written=written)
+
+
+def _check_recipes(path: Path, raw: Any, config: Config) -> None:
+    from pipeline.recipes import RECIPES
+
+    for index, name in enumerate(config.recipes):
+        if name not in RECIPES:
+            line = _line(raw, ("recipes", index))
+            raise UsageError(f"{path}:{line}: recipes: unknown recipe {name!r}{nearest(name, RECIPES)}",
+                             hint="`deploy recipes` lists them")
+        if config.recipes.index(name) != index:
+            raise UsageError(f"{path}:{_line(raw, ('recipes', index))}: recipes: {name!r} stands twice", hint="say it once")
+    known = [metric.label for metric in config.quality.metrics]
+    for name in config.budgets.max_drop:
+        if not any(name == label or name.startswith(f"{label}.") for label in known) and known and not any(
+            metric.path for metric in config.quality.metrics
+        ):
+            line = _line(raw, ("budgets", "max_drop", name))
+            raise UsageError(
+                f"{path}:{line}: budgets.max_drop: no metric {name!r} is measured{nearest(name, known)}",
+                hint="list it under quality.metrics",
+            )
+
+
+def nearest(word: str, known: Sequence[str] | Mapping[str, object]) -> str:
+    """A "did you mean" for an error message, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _fault(path: Path, raw: Any, fault: dict[str, Any]) -> str:
+    location = tuple(part for part in fault["loc"] if not _is_tag(part))
+    reason = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if fault["type"] == "extra_forbidden":
+        reason = f"unknown key{nearest(str(location[-1]), _known_keys(location[:-1]))}"
+    elif fault["type"] == "missing":
+        reason = "is required"
+    key = ".".join(str(part) for part in location)
+    return f"{path}:{_line(raw, location)}: {key}: {reason}"
+
+
+def _is_tag(part: object) -> bool:
+    # Members of unions appear in pydantic's locations as type names or function-wrap tags, which no user wrote.
+    return isinstance(part, str) and any(mark in part for mark in ("[", "(", "-", " ")) and ("function" in part or "[" in part)
+
+
+def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    model: Any = Config
+    for part in location:
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            return [key for kind in _TARGET_KINDS.values() for key in kind.model_fields] if location[0] == "targets" else []
+        model = field.annotation
+        if location[0] == "targets":
+            return [key for kind in _TARGET_KINDS.values() for key in kind.model_fields]
+    return list(getattr(model, "model_fields", {}))
+
+
+def _line(raw: Any, location: Sequence[Any]) -> int:
+    """The line of the deepest part of `location` that the file has, counted from 1."""
+    line, node = 1, raw
+    for part in location:
+        try:
+            position = node.lc.key(part) if isinstance(node, dict) else node.lc.item(part)
+            line = position[0] + 1
+            node = node[part]
+        except (AttributeError, KeyError, IndexError, TypeError):
+            break
+    return line
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {part}" for key, part in value.items())
+    return str(value)
+
+
+def _spec(name: str, target: LocalTarget | SshTarget, base: Path) -> TargetSpec:
+    if isinstance(target, LocalTarget):
+        return TargetSpec(name=name, transport="local", python=target.python, threads=target.threads)
+
+    def here(path: str) -> str:
+        return str((base / Path(path).expanduser()).resolve()) if path else ""
+
+    return TargetSpec(
+        name=name,
+        transport="ssh",
+        host=target.host,
+        user=target.user,
+        port=target.port,
+        identity_file=here(target.identity_file),
+        known_hosts=here(target.known_hosts),
+        ssh_config=here(target.ssh_config),
+        python=target.python,
+        root=target.root,
+        connect_timeout_s=target.connect_timeout,
+        step_timeout_s=target.step_timeout,
+        threads=target.threads,
+    )
+
+

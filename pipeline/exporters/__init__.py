@@ -1,0 +1,17 @@
+"""Source models: one module per kind, loaded by name so that listing them imports no framework."""
+
+from collections.abc import Mapping
+
+# Source kind -> the class that reads it, and the extra it needs. A third party adds one by the entry-point group
+# `edge_deploy.exporters`.
+EXPORTERS: Mapping[str, str] = {
+    "keras": "pipeline.exporters.keras:KerasSource",
+    "saved_model": "pipeline.exporters.saved_model:SavedModelSource",
+    "onnx": "pipeline.exporters.onnx:OnnxSource",
+}
+# Source kind -> formats it can be exported to.
+FORMATS: Mapping[str, tuple[str, ...]] = {
+    "keras": ("tflite", "onnx"),
+    "saved_model": ("tflite", "onnx"),
+    "onnx": ("onnx",),
+}

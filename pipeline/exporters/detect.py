@@ -1,0 +1,103 @@
+"""What kind of model a path holds, judged by its content; what we cannot take is refused by name with advice."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Literal
+
+from pipeline.errors import InputError
+
+SourceKind = Literal["keras", "saved_model", "onnx"]
+
+_LATER = "export it to ONNX, a SavedModel or a Keras 3 .keras file first; this version does not read it"
+# Magic bytes at the start of a file -> what it is, and what to do about it.
+_REFUSED_MAGIC: tuple[tuple[bytes, str, str], ...] = (
+    (b"version https://git-lfs", "is a git-lfs pointer, not the model itself", "run `git lfs pull`"),
+    (b"GGUF", "is a GGUF language model (llama.cpp)", "GGUF is quantized already and runs in llama.cpp; give the original model"),
+    (b"ggml", "is a GGML language model (llama.cpp)", "give the original model"),
+    (b"7767517", "is an ncnn parameter file", "give the model it was converted from"),
+    (b"\x89HDF5", "is a Keras 2 / HDF5 file", "load it with tf_keras and save it as a SavedModel: model.export('folder')"),
+    (b"\x80\x02", "is a PyTorch pickle", "export it with torch.onnx.export(..., dynamo=True)"),
+    (b"<!DOCTYPE", "is a web page, not a model", "the download went wrong: fetch the file again"),
+    (b"<html", "is a web page, not a model", "the download went wrong: fetch the file again"),
+)
+_MIN_BYTES = 16
+
+
+def detect(path: Path) -> SourceKind:
+    """Say what `path` holds.
+
+    Raises:
+        InputError: missing, empty, cut off, or a format that is no source for us; the message names it.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: there is no such model", hint="check source.model in deploy.yaml")
+    return _detect_folder(path) if path.is_dir() else _detect_file(path)
+
+
+def _detect_folder(path: Path) -> SourceKind:
+    if (path / "saved_model.pb").exists():
+        if not (path / "variables").is_dir() and (path / "saved_model.pb").stat().st_size < 1024:
+            raise InputError(f"{path}: the SavedModel has no variables folder", hint="copy the whole folder")
+        return "saved_model"
+    if (path / "model.json").exists():
+        _refuse_tfjs(path / "model.json")
+    if (path / "model.bin").exists() and list(path.glob("*vocabulary*")):
+        raise InputError(f"{path}: is a CTranslate2 model", hint="give the model it was converted from")
+    raise InputError(
+        f"{path}: a folder without saved_model.pb", hint="give a SavedModel folder, a .keras file or an .onnx file"
+    )
+
+
+def _detect_file(path: Path) -> SourceKind:
+    size = path.stat().st_size
+    if size == 0:
+        raise InputError(f"{path}: the file is empty", hint="fetch or export the model again")
+    with path.open("rb") as file:
+        head = file.read(64)
+    for magic, what, advice in _REFUSED_MAGIC:
+        if head.startswith(magic):
+            raise InputError(f"{path}: {what}", hint=advice)
+    if size < _MIN_BYTES:
+        raise InputError(f"{path}: only {size} bytes, no model is that small", hint="fetch or export it again")
+    if head[4:8] == b"TFL3":
+        raise InputError(f"{path}: is a TFLite file, the result of a conversion", hint="give the Keras model or SavedModel it was made from; a TFLite source is not read yet")
+    if head.startswith(b"PK"):
+        return _detect_zip(path)
+    if path.suffix == ".keras":
+        raise InputError(f"{path}: is no Keras 3 file (not a zip archive)", hint="save it with keras 3: model.save('m.keras')")
+    if path.suffix == ".json":
+        _refuse_tfjs(path)
+    if path.suffix == ".pb":
+        raise InputError(f"{path}: is a TensorFlow graph without its folder", hint="give the SavedModel folder; frozen TensorFlow 1 graphs are not read")
+    if path.suffix == ".onnx" or head[:1] == b"\x08":  # field 1 (ir_version) of an ONNX ModelProto comes first
+        return "onnx"
+    raise InputError(f"{path}: of no model format we know", hint="give a .keras file, a SavedModel folder or an .onnx file")
+
+
+def _detect_zip(path: Path) -> SourceKind:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise InputError(f"{path}: the archive is cut off or damaged ({error})", hint="fetch or save it again") from None
+    if damaged:
+        raise InputError(f"{path}: {damaged} inside the archive is damaged", hint="fetch or save it again")
+    if {"config.json", "model.weights.h5"} <= names:
+        return "keras"
+    if any(name.endswith("data.pkl") for name in names):
+        kind = "a TorchScript archive" if any("/code/" in name for name in names) else "a PyTorch checkpoint"
+        raise InputError(f"{path}: is {kind}", hint="export it with torch.onnx.export(..., dynamo=True)")
+    if path.suffix == ".pt2" or any(name.endswith("serialized_exported_program.json") for name in names):
+        raise InputError(f"{path}: is a torch.export archive", hint=_LATER)
+    raise InputError(f"{path}: a zip archive, but no Keras 3 model", hint="give a .keras file saved by Keras 3")
+
+
+def _refuse_tfjs(path: Path) -> None:
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError):
+        return
+    if isinstance(described, dict) and ("modelTopology" in described or "weightsManifest" in described):
+        raise InputError(f"{path}: is a TensorFlow.js model", hint="give the Keras model or SavedModel it was made from")

@@ -1,0 +1,77 @@
+"""Keras 3 `.keras` files as a source; from here on they are SavedModels."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ["KERAS_BACKEND"] = "tensorflow"  # the converters read TensorFlow graphs
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pipeline.errors import InputError
+from pipeline.exporters.saved_model import tensor_spec, write_archive
+from pipeline.exporters.source import Arrays, refuse_bad_weights
+from pipeline.plugins import versions
+from targets.records import TensorSpec
+
+
+class KerasSource:
+    """A functional or sequential Keras 3 model; its inputs and outputs keep the names of their layers."""
+
+    def __init__(self, path: Path, *, signature: str = "", scratch: Path) -> None:
+        self._path, self._scratch = path, scratch
+        try:
+            self._model = keras.saving.load_model(path, compile=False)
+        except Exception as error:  # Keras raises ValueError, TypeError, OSError, KeyError … for one and the same thing
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise InputError(
+                f"{path}: Keras {keras.__version__} cannot load it: {first}",
+                hint="custom layers and Lambda layers do not travel in a .keras file: "
+                "export the model as a SavedModel (model.export('folder')) and give that",
+            ) from None
+        if not getattr(self._model, "inputs", None):
+            raise InputError(
+                f"{path}: the model has no declared inputs (a subclassed model?)",
+                hint="export it as a SavedModel: model.export('folder')",
+            )
+        self.inputs = tuple(_keras_spec(tensor.name, tensor) for tensor in self._model.inputs)
+        self._output_names = _unique(self._model.output_names)
+        self.outputs = tuple(
+            _keras_spec(name, tensor) for name, tensor in zip(self._output_names, self._model.outputs, strict=True)
+        )
+        self.tools: Mapping[str, str] = versions("keras", "tensorflow")
+        refuse_bad_weights(path, ((weight.path, np.asarray(weight)) for weight in self._model.weights))
+
+    def fix_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        specs = {
+            spec.name: tf.TensorSpec(shapes[spec.name], tf.as_dtype(spec.dtype), name=spec.name) for spec in self.inputs
+        }
+        names, model, output_names = list(specs), self._model, self._output_names
+
+        def serve(**tensors: Any) -> dict[str, Any]:
+            structured = keras.tree.pack_sequence_as(model.input, [tensors[name] for name in names])
+            answers = keras.tree.flatten(model(structured, training=False))
+            return dict(zip(output_names, answers, strict=True))
+
+        self._serve = tf.function(serve).get_concrete_function(**specs)
+        self.inputs = tuple(tensor_spec(name, spec) for name, spec in specs.items())
+        self.outputs = tuple(tensor_spec(name, self._serve.structured_outputs[name]) for name in output_names)
+
+    def run(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+        answers = self._serve(**{name: tf.constant(array) for name, array in inputs.items()})
+        return {name: answers[name].numpy() for name in self._output_names}
+
+    def save(self, path: Path) -> None:
+        write_archive(self._model, self._serve, self._scratch / "fixed", path)
+
+
+def _keras_spec(name: str, tensor: Any) -> TensorSpec:
+    shape = tuple(-1 if size is None else int(size) for size in tensor.shape)
+    return TensorSpec(name=name, shape=shape, dtype=str(tensor.dtype))
+
+
+def _unique(names: list[str]) -> list[str]:
+    return [name if names.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(names)]

@@ -1,0 +1,115 @@
+"""ONNX files as a source: checked, shapes fixed, external data taken in."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from google.protobuf.message import DecodeError
+from onnx import numpy_helper
+
+from pipeline.errors import InputError
+from pipeline.exporters.source import Arrays, refuse_bad_weights
+from pipeline.plugins import versions
+from targets.records import TensorSpec
+
+# Ops that only a quantized graph has: quantizing it again would compound two errors.
+QUANTIZED_OPS = frozenset(
+    {
+        "ConvInteger",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "DynamicQuantizeMatMul",
+        "MatMulInteger",
+        "MatMulNBits",
+        "QGemm",
+        "QLinearConv",
+        "QLinearMatMul",
+        "QuantizeLinear",
+    }
+)
+
+
+class OnnxSource:
+    """An ONNX file; onnxruntime on the CPU is the framework that its answers are taken from."""
+
+    def __init__(self, path: Path, *, signature: str = "", scratch: Path) -> None:
+        self._path = path
+        self._model = _load(path)
+        self._session = _session(path, self._model)
+        weights = {initializer.name for initializer in self._model.graph.initializer}
+        self.inputs = tuple(_spec(path, v) for v in self._model.graph.input if v.name not in weights)
+        self.outputs = tuple(_spec(path, v) for v in self._model.graph.output)
+        self.tools: Mapping[str, str] = versions("onnx", "onnxruntime")
+        refuse_bad_weights(path, ((w.name, numpy_helper.to_array(w)) for w in self._model.graph.initializer))
+
+    def fix_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        graph = self._model.graph
+        for value in graph.input:
+            for dimension, size in zip(value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False):
+                dimension.dim_value = size
+        # Shapes written for the free dimensions would contradict the fixed ones: let inference fill them in again.
+        del graph.value_info[:]
+        for value in graph.output:
+            for dimension in value.type.tensor_type.shape.dim:
+                if not dimension.HasField("dim_value"):
+                    dimension.Clear()
+        self._model = onnx.shape_inference.infer_shapes(self._model, data_prop=True)
+        self._session = _session(self._path, self._model)
+        self.inputs = tuple(_spec(self._path, v) for v in self._model.graph.input if v.name in shapes)
+        self.outputs = tuple(_spec(self._path, v) for v in self._model.graph.output)
+
+    def run(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+        names = [output.name for output in self.outputs]
+        return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+
+    def save(self, path: Path) -> None:
+        path.write_bytes(self._model.SerializeToString(deterministic=True))
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    try:
+        model = onnx.load(str(path))
+    except DecodeError:
+        raise InputError(
+            f"{path}: no ONNX model, or one that is cut off ({path.stat().st_size} bytes)",
+            hint="fetch or export it again and compare the size",
+        ) from None
+    except (FileNotFoundError, onnx.checker.ValidationError) as error:
+        raise InputError(
+            f"{path}: its external data cannot be read: {error}",
+            hint="the weights are in a second file that must lie beside the .onnx file under its original name",
+        ) from None
+    if not model.graph.node:
+        raise InputError(f"{path}: the graph has no nodes: cut off, or no ONNX model", hint="export it again")
+    found = sorted({node.op_type for node in model.graph.node} & QUANTIZED_OPS)
+    if found:
+        raise InputError(
+            f"{path}: is quantized already (it has {', '.join(found)})", hint="give the float model it was made from"
+        )
+    return model
+
+
+def _session(path: Path, model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has a class per status code, all direct children of Exception
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{path}: onnxruntime {onnxruntime.__version__} does not load it: {reason}",
+            hint="check it with `python -m onnx.checker`, or export it with an opset and ops this runtime knows",
+        ) from None
+
+
+def _spec(path: Path, value: onnx.ValueInfoProto) -> TensorSpec:
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type" or value.type.tensor_type.elem_type == onnx.TensorProto.STRING:
+        what = "text" if kind == "tensor_type" else str(kind).removesuffix("_type")
+        raise InputError(f"{path}: {value.name!r} is {what}; only numeric tensors are supported", hint="cut that part off")
+    shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in value.type.tensor_type.shape.dim)
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)).name
+    return TensorSpec(name=value.name, shape=shape, dtype=dtype)

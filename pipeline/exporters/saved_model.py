@@ -1,0 +1,96 @@
+"""TensorFlow SavedModel as a source, and the hub through which Keras models reach both formats."""
+
+import shutil
+import tarfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from pipeline.errors import InputError
+from pipeline.exporters.source import Arrays, refuse_bad_weights
+from pipeline.plugins import versions
+from targets.records import TensorSpec
+
+SIGNATURE = "serving_default"
+
+
+class SavedModelSource:
+    """A SavedModel folder, used through one of its signatures."""
+
+    def __init__(self, path: Path, *, signature: str = SIGNATURE, scratch: Path) -> None:
+        self._path, self._scratch = path, scratch
+        try:
+            self._loaded = tf.saved_model.load(str(path))
+        except Exception as error:  # TensorFlow raises anything from OSError to its own DataLossError here
+            raise InputError(f"{path}: TensorFlow cannot load it: {error}", hint="save or copy the model again") from None
+        self._signature = self._choose(signature)
+        self.inputs = tuple(
+            tensor_spec(name, spec) for name, spec in sorted(self._signature.structured_input_signature[1].items())
+        )
+        self.outputs = tuple(tensor_spec(name, spec) for name, spec in self._signature.structured_outputs.items())
+        self.tools: Mapping[str, str] = versions("tensorflow")
+        self._serve: Any = self._signature
+        refuse_bad_weights(path, ((v.name, v.numpy()) for v in getattr(self._loaded, "variables", ())))
+
+    def fix_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        specs = {
+            spec.name: tf.TensorSpec(shapes[spec.name], tf.as_dtype(spec.dtype), name=spec.name) for spec in self.inputs
+        }
+        signature = self._signature
+        function = tf.function(lambda **tensors: signature(**tensors))
+        self._serve = function.get_concrete_function(**specs)
+        self.inputs = tuple(tensor_spec(name, spec) for name, spec in specs.items())
+        self.outputs = tuple(tensor_spec(name, spec) for name, spec in self._serve.structured_outputs.items())
+
+    def run(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+        answers = self._serve(**{name: tf.constant(array) for name, array in inputs.items()})
+        return {name: tensor.numpy() for name, tensor in answers.items()}
+
+    def save(self, path: Path) -> None:
+        write_archive(self._loaded, self._serve, self._scratch / "fixed", path)
+
+    def _choose(self, name: str) -> Any:
+        signatures = self._loaded.signatures
+        if name in signatures:
+            return signatures[name]
+        if len(signatures) == 1 and name == SIGNATURE:
+            return next(iter(signatures.values()))
+        known = ", ".join(signatures) or "none"
+        raise InputError(
+            f"{self._path}: has no signature {name!r}; it has: {known}",
+            hint="choose one with source: {signature: NAME}"
+            if signatures
+            else "export the model with a signature: tf.saved_model.save(m, folder, signatures=...)",
+        )
+
+
+def write_archive(tracked: Any, serve: Any, folder: Path, path: Path) -> None:
+    """Save `serve` (a concrete function over variables that `tracked` holds) as a SavedModel, in one tar file."""
+    module = tf.Module()
+    module.tracked = tracked
+    module.held = list(serve.variables)  # Keras 3 wraps its variables: the converter freezes only plain ones
+    module.serve = serve
+    shutil.rmtree(folder, ignore_errors=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tf.saved_model.save(module, str(folder), signatures={SIGNATURE: serve})
+    with tarfile.open(path, "w") as archive:
+        archive.add(folder, arcname="saved_model")
+
+
+def unpack_archive(path: Path, scratch: Path) -> Path:
+    """Unpack what `write_archive` made and return the SavedModel folder."""
+    with tarfile.open(path) as archive:
+        archive.extractall(scratch, filter="data")
+    return scratch / "saved_model"
+
+
+def tensor_spec(name: str, spec: Any) -> TensorSpec:
+    if spec.shape.rank is None:
+        raise InputError(f"tensor {name!r} of the SavedModel has no known rank", hint="save it with an input signature")
+    shape = tuple(-1 if size is None else int(size) for size in spec.shape.as_list())
+    return TensorSpec(name=name, shape=shape, dtype=spec.dtype.name)

@@ -1,0 +1,105 @@
+"""The protocol of a source model. Implementations are used inside the worker process only."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from pipeline.errors import InputError, MissingExtra
+from pipeline.plugins import load_plugin
+from targets.records import TensorSpec
+
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+
+class Source(Protocol):
+    """A trained model in its own framework.
+
+    `inputs` and `outputs` carry -1 for dimensions the model leaves free.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    tools: Mapping[str, str]
+
+    def fix_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Bind every free input dimension; called once, before `run` and `save`."""
+
+    def run(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+        """The framework's own answer for one sample, arrays with the batch axis."""
+
+    def save(self, path: Path) -> None:
+        """Write the shape-fixed model as one file from which the exports are made."""
+
+
+def open_source(kind: str, path: Path, *, signature: str, scratch: Path) -> Source:
+    """Load the model with the class registered for `kind`.
+
+    Raises:
+        MissingExtra: the framework is not installed.
+        InputError: the framework cannot load the file, or the model has something we refuse by name.
+    """
+    from pipeline.exporters import EXPORTERS
+
+    try:
+        reader = load_plugin(EXPORTERS[kind])
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] in {"tensorflow", "keras", "tf2onnx"}:
+            raise missing_tensorflow(error.name, f"reading {path.name}") from None
+        raise
+    source: Source = reader(path, signature=signature, scratch=scratch)
+    return source
+
+
+def missing_tensorflow(module: str, purpose: str) -> MissingExtra:
+    """The error for an absent TensorFlow part, with the line that installs it."""
+    return MissingExtra(
+        f"{purpose} needs {module}, which is not installed", hint="pip install 'edge-deploy-pipeline[tensorflow]'"
+    )
+
+
+def bound_shapes(
+    model: str, inputs: Sequence[TensorSpec], asked: Mapping[str, Sequence[int]], first: Arrays | None
+) -> dict[str, tuple[int, ...]]:
+    """The fixed shape of every input: as asked in deploy.yaml, else as the first sample has it.
+
+    Raises:
+        InputError: a shape names no input, contradicts the model, or stays open.
+    """
+    known = {spec.name: spec for spec in inputs}
+    for name in asked:
+        if name not in known:
+            raise InputError(f"{model}: source.inputs names {name!r}, the model has {', '.join(known)}", hint="rename it")
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, spec in known.items():
+        shape = asked.get(name) or (first[name].shape if first and name in first and -1 in spec.shape else spec.shape)
+        fits = len(shape) == len(spec.shape) and all(b in (-1, a) for a, b in zip(shape, spec.shape, strict=True))
+        if not fits:
+            raise InputError(
+                f"{model}: input {name!r} has shape {list(spec.shape)}, which {list(shape)} does not fit",
+                hint="-1 marks the dimensions you may choose",
+            )
+        if -1 in shape:
+            raise InputError(
+                f"{model}: input {name!r} leaves dimensions free: {list(spec.shape)}",
+                hint=f"fix them in deploy.yaml, such as source: {{inputs: {{{name}: [1, 224, 224, 3]}}}}",
+            )
+        shapes[name] = tuple(int(size) for size in shape)
+    return shapes
+
+
+def refuse_bad_weights(path: Path, weights: Iterable[tuple[str, np.ndarray[Any, Any]]]) -> None:
+    """Raise when a weight holds NaN or infinity: nothing computed from it could be trusted.
+
+    Raises:
+        InputError: names the file, the weight and how many values are bad.
+    """
+    for name, value in weights:
+        if np.issubdtype(value.dtype, np.floating):
+            bad = int(value.size - np.count_nonzero(np.isfinite(value)))
+            if bad:
+                raise InputError(
+                    f"{path}: weight {name!r} holds {bad} of {value.size} values that are NaN or infinite",
+                    hint="the training diverged or the file is damaged: give a checkpoint from before that",
+                )

@@ -1,0 +1,30 @@
+"""Quantization recipes. A name decodes as FORMAT-PRECISION[-OPTION]:
+
+    FORMAT      litert (.tflite) or onnx (.onnx)
+    PRECISION   float32, float16, dynamic-int8 (int8 weights, activations quantized while running),
+                int8 (weights and activations, ranges from calibration), int16x8 (int16 activations, int8 weights)
+    OPTION      io-int8, io-uint8: the model's own inputs and outputs are integers too (default: float32 as before)
+                u8s8: unsigned activations (default: signed)
+
+A recipe costs one module, one row here, and one line in `tests/contract/test_recipes.py`. Third parties register under
+the entry-point group `edge_deploy.recipes`.
+"""
+
+from pipeline.plugins import with_entry_points
+
+RECIPES = with_entry_points(
+    {
+        "litert-float32": "pipeline.recipes.float32:LITERT",
+        "litert-float16": "pipeline.recipes.litert_tensorflow:FLOAT16",
+        "litert-dynamic-int8": "pipeline.recipes.litert_tensorflow:DYNAMIC_INT8",
+        "litert-int8": "pipeline.recipes.litert_static:INT8",
+        "litert-int8-io-int8": "pipeline.recipes.litert_static:INT8_IO_INT8",
+        "litert-int8-io-uint8": "pipeline.recipes.litert_static:INT8_IO_UINT8",
+        "litert-int16x8": "pipeline.recipes.litert_static:INT16X8",
+        "onnx-float32": "pipeline.recipes.float32:ONNX",
+        "onnx-dynamic-int8": "pipeline.recipes.onnx_dynamic:DYNAMIC_INT8",
+        "onnx-int8": "pipeline.recipes.onnx_static:INT8",
+        "onnx-int8-u8s8": "pipeline.recipes.onnx_static:INT8_U8S8",
+    },
+    "edge_deploy.recipes",
+)

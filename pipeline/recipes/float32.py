@@ -1,0 +1,29 @@
+"""The float model as exported: the baseline that every candidate is compared with."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.records import Format
+from pipeline.recipes.recipe import Ingredients
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Float32:
+    """The export itself, in either format."""
+
+    format: Format
+    tools: tuple[str, ...]
+    summary: str = "the model as exported: the baseline"
+    start: Literal["float"] = "float"
+
+    def quantize(self, ingredients: Ingredients, output: Path) -> None:
+        shutil.copyfile(ingredients.float_model, output)
+
+    def why_float(self, op: str) -> str:
+        return "float32 is what this recipe is"
+
+
+LITERT = Float32(format="tflite", tools=())
+ONNX = Float32(format="onnx", tools=())

@@ -1,0 +1,56 @@
+"""The protocol of a quantization recipe, and what one is given to work with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from pipeline.plugins import load_plugin
+from pipeline.records import Format
+
+# What a recipe starts from: the source (as the export's SavedModel), the float model in its own format, or that and
+# the calibrated ranges of its tensors.
+Start = Literal["source", "float", "ranges"]
+Ranges = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ingredients:
+    """What a recipe may use. `ranges` maps float tensors of `float_model` to (min, max); empty unless asked for."""
+
+    source: Path
+    float_model: Path
+    ranges: Ranges
+    scratch: Path
+
+
+class Recipe(Protocol):
+    """One way to make a candidate. `quantize` runs in the worker process and may raise whatever its converter raises."""
+
+    @property
+    def summary(self) -> str:
+        """One line for the table of recipes."""
+
+    @property
+    def format(self) -> Format: ...
+
+    @property
+    def start(self) -> Start: ...
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """Distributions whose versions decide the result."""
+
+    def quantize(self, ingredients: Ingredients, output: Path) -> None:
+        """Write the candidate to `output`."""
+
+    def why_float(self, op: str) -> str:
+        """Why this recipe leaves an op of this type in float."""
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe registered under `name`; imports none of its converters."""
+    from pipeline.recipes import RECIPES
+
+    found: Recipe = load_plugin(RECIPES[name])
+    return found

@@ -1,0 +1,8 @@
+"""Host inference, one module per model format."""
+
+from collections.abc import Mapping
+
+RUNTIMES: Mapping[str, str] = {
+    "tflite": "pipeline.runtimes.litert:LiteRTModel",
+    "onnx": "pipeline.runtimes.onnx:OnnxModel",
+}

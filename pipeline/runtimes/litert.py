@@ -1,0 +1,55 @@
+"""`.tflite` files on LiteRT (ai-edge-litert)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from pipeline.errors import InputError
+from pipeline.runtimes.runtime import Array, HostModel
+from targets.records import TensorSpec
+
+
+class LiteRTModel(HostModel):
+    """A `.tflite` file, used through its first signature, or by tensor names when it has none."""
+
+    def __init__(self, path: Path, *, threads: int = 2, preserve_all_tensors: bool = False) -> None:
+        try:
+            self.interpreter = Interpreter(
+                str(path), num_threads=threads, experimental_preserve_all_tensors=preserve_all_tensors
+            )
+            self.interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise InputError(f"{path.name}: LiteRT does not load it: {error}", hint="the conversion is at fault") from None
+        signatures = self.interpreter.get_signature_list()
+        if signatures:
+            runner = self.interpreter.get_signature_runner(next(iter(signatures)))
+            inputs, outputs = runner.get_input_details(), runner.get_output_details()
+        else:
+            inputs = {detail["name"]: detail for detail in self.interpreter.get_input_details()}
+            outputs = {detail["name"]: detail for detail in self.interpreter.get_output_details()}
+        self._input_indices = {name: int(detail["index"]) for name, detail in inputs.items()}
+        self._output_indices = {name: int(detail["index"]) for name, detail in outputs.items()}
+        self.inputs = tuple(_spec(name, detail) for name, detail in inputs.items())
+        self.outputs = tuple(_spec(name, detail) for name, detail in outputs.items())
+
+    def invoke(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        # A fused LSTM keeps its state in variable tensors from one invoke() to the next; samples are independent.
+        self.interpreter.reset_all_variables()
+        for name, index in self._input_indices.items():
+            self.interpreter.set_tensor(index, inputs[name])
+        self.interpreter.invoke()
+        return {name: self.interpreter.get_tensor(index) for name, index in self._output_indices.items()}
+
+
+def _spec(name: str, detail: Mapping[str, Any]) -> TensorSpec:
+    scale, zero_point = detail["quantization"]
+    return TensorSpec(
+        name=name,
+        shape=tuple(int(size) for size in detail["shape"]),
+        dtype=np.dtype(detail["dtype"]).name,
+        scale=float(scale),
+        zero_point=int(zero_point),
+    )

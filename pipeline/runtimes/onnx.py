@@ -1,0 +1,40 @@
+"""`.onnx` files on onnxruntime's CPU provider."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from pipeline.errors import InputError
+from pipeline.runtimes.runtime import Array, HostModel
+from targets.records import TensorSpec
+
+_DTYPES = {"float": "float32", "double": "float64"}
+
+
+class OnnxModel(HostModel):
+    """An `.onnx` file in a session of its own."""
+
+    def __init__(self, path: Path, *, threads: int = 2) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime has a class per status code, all direct children of Exception
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"{path.name}: onnxruntime does not load it: {reason}", hint="the conversion is at fault") from None
+        self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
+        self.outputs = tuple(_spec(value) for value in self._session.get_outputs())
+
+    def invoke(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        names = [spec.name for spec in self.outputs]
+        feeds = {spec.name: inputs[spec.name] for spec in self.inputs}
+        return {name: np.asarray(value) for name, value in zip(names, self._session.run(names, feeds), strict=True)}
+
+
+def _spec(value: onnxruntime.NodeArg) -> TensorSpec:
+    written = value.type.removeprefix("tensor(").removesuffix(")")
+    shape = tuple(size if isinstance(size, int) else -1 for size in value.shape)
+    return TensorSpec(name=value.name, shape=shape, dtype=_DTYPES.get(written, written))

@@ -1,0 +1,61 @@
+"""A loaded model on this host: real-valued samples in, real-valued answers out, whatever the file's own data types.
+
+Integer inputs and outputs with a scale are affine-quantized at this boundary, as an application on the device would:
+q = round(x / scale) + zero_point, clipped to the type's range (Jacob et al. 2018, arXiv:1712.05877, eq. 1).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.plugins import load_plugin
+from targets.records import TensorSpec
+
+Array = np.ndarray[Any, Any]
+
+
+class HostModel(ABC):
+    """One model file, loaded. `inputs` and `outputs` are fixed in shape; names are the source model's."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @abstractmethod
+    def invoke(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once with arrays in the file's own data types; stateful models start from their initial state."""
+
+    def encode(self, sample: Mapping[str, Array]) -> dict[str, Array]:
+        """A real-valued sample in the data types of the file's inputs."""
+        return {spec.name: quantized(sample[spec.name], spec) for spec in self.inputs}
+
+    def answer(self, sample: Mapping[str, Array]) -> dict[str, Array]:
+        """Run a real-valued sample and return real-valued outputs."""
+        raw = self.invoke(self.encode(sample))
+        return {spec.name: dequantized(raw[spec.name], spec) for spec in self.outputs}
+
+
+def open_model(format: str, path: Path, *, threads: int = 2) -> HostModel:
+    """Load a `.tflite` or `.onnx` file with its runtime."""
+    from pipeline.runtimes import RUNTIMES
+
+    model: HostModel = load_plugin(RUNTIMES[format])(path, threads=threads)
+    return model
+
+
+def quantized(array: Array, spec: TensorSpec) -> Array:
+    """`array` in the data type of `spec`, through its scale and zero point where it has them."""
+    dtype = np.dtype(spec.dtype)
+    if array.dtype == dtype or spec.scale == 0:
+        return array.astype(dtype, copy=False)
+    limits = np.iinfo(dtype)
+    return np.clip(np.rint(array / spec.scale) + spec.zero_point, limits.min, limits.max).astype(dtype)
+
+
+def dequantized(array: Array, spec: TensorSpec) -> Array:
+    """The real values of an output tensor, float32; tensors without a scale are returned unchanged."""
+    if spec.scale == 0:
+        return array
+    return ((array.astype(np.float32) - spec.zero_point) * np.float32(spec.scale)).astype(np.float32)

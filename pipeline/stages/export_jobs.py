@@ -1,0 +1,149 @@
+"""The worker's side of `export`: load the source, check the data, fix shapes, convert, compare."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import ConversionFailed
+from pipeline.exporters.source import Arrays, bound_shapes, missing_tensorflow, open_source
+from pipeline.quality.outputs import OutputsReader, OutputsWriter
+from pipeline.records import Format
+from pipeline.runtimes.runtime import open_model
+from pipeline.samples import DataSpec, check_disjoint, open_samples
+from targets.records import TensorSpec
+
+Report = Callable[[int, int], None]
+_MIN_HOP_SQNR_DB = 40.0  # a correct float32 conversion gives 100 dB and more; folding in float16 or TF32 about 60
+_CAP_DB = 200.0
+
+
+def prepare(
+    *,
+    kind: str,
+    model: Path,
+    signature: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    calibrate: DataSpec,
+    test: DataSpec,
+    base: Path,
+    scratch: Path,
+    report: Report,
+) -> dict[str, Any]:
+    """Load and bind the source, check every sample of both sets, and keep the source's own answers.
+
+    Returns fields of `Prepared`; the files are `scratch`/model and `scratch`/reference.
+
+    Raises:
+        InputError: the model or a sample is no good.
+    """
+    source = open_source(kind, model, signature=signature, scratch=scratch)
+    first = next(iter(open_samples(calibrate, source.inputs, base))).inputs
+    source.fix_shapes(bound_shapes(str(model), source.inputs, shapes, first))
+    calibration_set = open_samples(calibrate, source.inputs, base)
+    test_set = open_samples(test, source.inputs, base)
+    calibration, tested = calibration_set.summary(), test_set.summary()
+    check_disjoint(calibration_set.digests(), test_set.digests())
+    with OutputsWriter(scratch / "reference") as reference:
+        reference.add("calibrate", 0, _finite(calibration.sample_ids[0], source.run(next(iter(calibration_set)).inputs)))
+        for number, sample in enumerate(test_set):
+            reference.add("test", number, _finite(sample.id, source.run(sample.inputs)))
+            report(number + 1, len(test_set))
+    source.save(scratch / "model")
+    return {
+        "inputs": source.inputs,
+        "outputs": source.outputs,
+        "calibration": calibration,
+        "test": tested,
+        "tools": dict(source.tools),
+    }
+
+
+def to_tflite(*, source: Path, scratch: Path, report: Report) -> dict[str, Any]:
+    """SavedModel archive → float `.tflite` at `scratch`/model."""
+    from pipeline.exporters.saved_model import unpack_archive
+    from pipeline.exporters.to_tflite import convert
+
+    (scratch / "model").write_bytes(convert(unpack_archive(source, scratch)))
+    return {"notes": ()}
+
+
+def to_onnx(*, source: Path, opset: int, archived: bool, scratch: Path, report: Report) -> dict[str, Any]:
+    """SavedModel archive (or the ONNX source itself) → float `.onnx`, shapes inferred and constants folded."""
+    import onnx
+
+    if archived:
+        from pipeline.exporters.saved_model import unpack_archive
+
+        try:
+            from pipeline.exporters.to_onnx import convert
+        except ModuleNotFoundError as error:
+            raise missing_tensorflow(str(error.name), "exporting to ONNX") from None
+        model = convert(unpack_archive(source, scratch), opset=opset)
+    else:
+        model = onnx.load(str(source))
+    onnx.save(model, str(scratch / "raw"))
+    return {"notes": _fold(scratch)}
+
+
+def _fold(scratch: Path) -> tuple[str, ...]:
+    """Prepare `scratch`/raw for quantization as `scratch`/model; a step that fails is left out with a note."""
+    from onnxruntime.quantization import quant_pre_process
+
+    try:
+        # Symbolic inference fails on real models ("Incomplete symbolic shape inference"); ours have no symbols left.
+        quant_pre_process(str(scratch / "raw"), str(scratch / "model"), skip_symbolic_shape=True)
+    except Exception as error:  # onnx and onnxruntime raise many kinds here; the model is usable without the step
+        (scratch / "raw").replace(scratch / "model")
+        return (f"constant folding left out: {type(error).__name__}: {str(error).splitlines()[0][:200]}",)
+    return ()
+
+
+def compare_hop(
+    *, format: Format, model: Path, reference: Path, calibrate: DataSpec, inputs: tuple[TensorSpec, ...], base: Path,
+    report: Report,
+) -> dict[str, Any]:
+    """Run the float export on the first calibration sample against the source framework's own answer.
+
+    Raises:
+        ConversionFailed: the answers differ by more than rounding.
+    """
+    sample = next(iter(open_samples(calibrate, inputs, base)))
+    expected = OutputsReader(reference).read("calibrate", 0)
+    host_model = open_model(format, model)
+    answered = host_model.answer(sample.inputs)
+    if set(answered) != set(expected):
+        raise ConversionFailed(
+            f"the {format} export has outputs {sorted(answered)}, the source {sorted(expected)}",
+            hint="report this: names must survive an export",
+        )
+    error, power, worst = 0.0, 0.0, 0.0
+    for name, array in expected.items():
+        difference = answered[name].astype(np.float64) - array.astype(np.float64)
+        error += float(np.sum(np.square(difference)))
+        power += float(np.sum(np.square(array.astype(np.float64))))
+        worst = max(worst, float(np.abs(difference).max(initial=0.0)))
+    sqnr_db = _CAP_DB if error == 0 else min(_CAP_DB, float(10 * np.log10(max(power, 1e-300) / error)))
+    if not np.isfinite(error) or (sqnr_db < _MIN_HOP_SQNR_DB and worst > 1e-5):
+        raise ConversionFailed(
+            f"the {format} export answers differently from the source: {worst:.3g} at most, SQNR {sqnr_db:.1f} dB "
+            f"on {sample.id}",
+            hint="the converter broke this model: try the other format, or another version of the converter",
+        )
+    return {
+        "inputs": host_model.inputs,
+        "outputs": host_model.outputs,
+        "max_abs_error": worst,
+        "sqnr_db": sqnr_db,
+    }
+
+
+def _finite(sample: str, answers: dict[str, Any]) -> Arrays:
+    for name, array in answers.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ConversionFailed(
+                f"{sample}: the source model itself answers NaN or infinity in output {name!r}",
+                hint="mend the model or take the sample out: nothing can be compared with that",
+            )
+    return answers

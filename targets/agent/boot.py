@@ -1,0 +1,47 @@
+"""The first program run on a device: it makes our folder there and says whether the agent is in it.
+
+Sent on the stdin of `python3 -I - ROOT AGENT_SHA256 TOKEN`, so no shell ever sees it. It must run on any Python 3,
+since it is what finds out which one is there. An agent that arrived as `<sha256>.<TOKEN>.part` is hashed and renamed.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import time
+
+STALE_PART_S = 3600  # an agent of some 30 kB that is still on its way after an hour is not coming
+
+
+def sha256_of(path: str) -> str:
+    with open(path, "rb") as file:  # noqa: PTH123
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+def prepare(root: str, digest: str, token: str) -> "dict[str, object]":
+    root = os.path.abspath(os.path.expanduser(root))  # noqa: PTH100, PTH111
+    folder = os.path.join(root, "agent")  # noqa: PTH118
+    if not os.path.isdir(folder):  # noqa: PTH112
+        os.makedirs(folder, 0o700)  # noqa: PTH103
+    live = os.path.join(folder, digest + ".py")  # noqa: PTH118
+    part = os.path.join(folder, digest + "." + token + ".part")  # noqa: PTH118
+    if os.path.exists(part):  # noqa: PTH110
+        if sha256_of(part) == digest:
+            os.replace(part, live)  # noqa: PTH105
+        else:
+            os.unlink(part)  # noqa: PTH108
+    for name in os.listdir(folder):  # noqa: PTH208
+        path = os.path.join(folder, name)  # noqa: PTH118
+        if name.endswith(".part") and path != part and time.time() - os.path.getmtime(path) > STALE_PART_S:  # noqa: PTH204
+            os.unlink(path)  # noqa: PTH108
+    ready = os.path.exists(live) and sha256_of(live) == digest  # noqa: PTH110
+    return {"root": root, "agent": live, "part": part, "ready": ready}
+
+
+if __name__ == "__main__":
+    answer = {"edge_deploy_boot": 1, "python": list(sys.version_info[:3]), "executable": sys.executable}
+    try:
+        answer.update(prepare(*sys.argv[1:]))
+    except OSError as fault:
+        answer.update(errno=fault.errno, message=str(fault))
+    print(json.dumps(answer))

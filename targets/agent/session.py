@@ -1,0 +1,182 @@
+"""The host's end of the agent: puts it on the device, starts it, asks it, and names its failures."""
+
+import io
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from targets.agent import edge_agent
+from targets.errors import (
+    AgentFailed,
+    ConnectionLost,
+    DeployError,
+    DeviceError,
+    DeviceTimeout,
+    DiskFull,
+    HashMismatch,
+    InputError,
+    NoPython,
+    NoRuntime,
+    ReadOnly,
+)
+from targets.transport import Finished, Stream, Transport
+
+LEAST_PYTHON = (3, 9)
+BOOT = (Path(__file__).parent / "boot.py").read_bytes()
+NOISE_LINES = 200  # what a login script may print before the agent's first reply
+
+_CLASSES: dict[str, type[DeployError]] = {
+    kind.code: kind for kind in (DiskFull, ReadOnly, HashMismatch, NoRuntime, InputError, DeviceTimeout)
+}
+_PIP = {
+    "tflite": '-m pip install ai-edge-litert   (no wheel for it there: -m pip install tflite-runtime "numpy<2")',
+    "onnx": "-m pip install onnxruntime",
+}
+
+
+class Session:
+    """One agent running on the device; requests go one at a time."""
+
+    def __init__(self, transport: Transport, stream: Stream) -> None:
+        self._transport = transport
+        self._stream = stream
+        self._number = 0
+        self._over = False
+        self.parts = ""  # the session's own folder on the device, for files on their way in
+
+    @property
+    def target(self) -> str:
+        return self._transport.spec.name
+
+    def request(self, operation: str, deadline_s: float, fields: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+        """Ask and wait; a reply that says no is raised as the error class it names, and the session goes on.
+
+        Raises DeviceTimeout, ConnectionLost or AgentFailed when there is no reply; then the session is over.
+        """
+        if self._over:
+            raise ConnectionLost(f"{self.target}: this session is over", hint="connect again")
+        self._number += 1
+        line = json.dumps({"id": self._number, "op": operation, **(fields or {})}).encode()
+        answered = False
+        try:
+            with self._transport.guard(operation):
+                reply = self._exchange(line, time.monotonic() + deadline_s, deadline_s, operation)
+            answered = True
+        finally:
+            if not answered:
+                self.close()  # includes Ctrl-C: closing its stdin makes the agent end its child and itself
+        if "ok" in reply:
+            return dict(reply["ok"])
+        raise self._named(reply["error"], fields or {})
+
+    def _exchange(self, line: bytes, deadline: float, deadline_s: float, operation: str) -> dict[str, Any]:
+        try:
+            self._stream.send_line(line, deadline)
+            for _ in range(NOISE_LINES):
+                reply = _json(self._stream.read_line(deadline, edge_agent.MAX_REPLY_BYTES))
+                if reply.get("id") == self._number and ("ok" in reply or "error" in reply):
+                    return reply
+                if self._number > 1:
+                    raise AgentFailed(f"{self.target}: the agent answered out of protocol")
+        except TimeoutError:
+            hint = f"raise the deadline if {self.target} is merely slow"
+            raise DeviceTimeout(f"{self.target}: no reply to {operation} within {deadline_s:g} s", hint=hint) from None
+        except (EOFError, BrokenPipeError):
+            status = self._stream.exit_status()
+            if status is None:
+                raise
+            tail = self._stream.stderr_tail()
+            raise AgentFailed(
+                f"{self.target}: the agent ended with status {status} during {operation}\n{tail}"
+            ) from None
+        raise AgentFailed(f"{self.target}: the agent did not answer; something else writes to its output")
+
+    def _named(self, error: Mapping[str, Any], fields: Mapping[str, Any]) -> DeployError:
+        text = f"{self.target}: {error['message']}"
+        if error.get("stderr"):
+            text += "\n" + str(error["stderr"])
+        kind = _CLASSES.get(error["code"], AgentFailed)
+        hint = ""
+        if kind is NoRuntime:
+            python = error.get("executable", "python3")
+            hint = (
+                f"on the device: {python} {_PIP[fields['format']]}. Packages of `pip --user` are not seen; where pip "
+                f"refuses a managed Python, make a venv and set `python:` of target {self.target} to its interpreter"
+            )
+        elif "SIGKILL" in text:
+            hint = "the kernel ends processes this way when memory runs out: see dmesg on the device"
+        elif kind is DiskFull:
+            hint = f"free space on {self.target}"
+        return kind(text, hint=hint)
+
+    def close(self) -> None:
+        """End the agent; it removes its unfinished files and kills its child. Safe to call twice."""
+        if self._over:
+            return
+        self._over = True
+        try:
+            with self._transport.guard("ending the agent"):
+                self._stream.close()
+        except DeviceError:
+            pass  # the link is gone, and with it the agent's stdin
+
+
+def open_session(transport: Transport) -> Session:
+    """Put this version's agent on the device unless it is there, start it, and agree on the wire version."""
+    source = Path(edge_agent.__file__).read_bytes()
+    token = secrets.token_hex(6)
+    boot = _boot(transport, source, token)
+    if not boot["ready"]:
+        transport.write(io.BytesIO(source), len(source), boot["part"])
+        boot = _boot(transport, source, token)
+        if not boot["ready"]:
+            raise HashMismatch(f"{transport.spec.name}: the agent arrived damaged", hint="try again")
+    session = Session(transport, transport.start([transport.python, "-I", boot["agent"], boot["root"]]))
+    hello = session.request("hello", transport.spec.step_timeout_s, {"wire": list(edge_agent.WIRE)})
+    session.parts = str(hello["parts"])
+    return session
+
+
+def _boot(transport: Transport, source: bytes, token: str) -> dict[str, Any]:
+    digest = sha256(source).hexdigest()
+    done = transport.run([transport.python, "-I", "-", transport.root, digest, token], BOOT)
+    # A login script may print around it, so the answer is looked for, not assumed.
+    for line in reversed(done.stdout.splitlines()):
+        answer = _json(line)
+        if "edge_deploy_boot" in answer:
+            break
+    else:
+        raise _no_python(transport, done)
+    if tuple(answer["python"]) < LEAST_PYTHON:
+        raise _too_old(transport, ".".join(map(str, answer["python"])))
+    if "errno" in answer:
+        raise transport.refused(answer["errno"] or 0, answer["message"], "preparing its folder")
+    return answer
+
+
+def _no_python(transport: Transport, done: Finished) -> DeviceError:
+    name, last = transport.spec.name, (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    if done.status in (126, 127):  # the shell's words for "cannot be run" and "not found"
+        hint = f"install Python 3.9 or later there, or set `python:` of target {name} to its path"
+        return NoPython(f"{name}: {transport.python} cannot be run on the device ({last})", hint=hint)
+    if "Unknown option: -I" in done.stderr:
+        return _too_old(transport, "2")
+    return AgentFailed(f"{name}: {transport.python} ended with status {done.status} on the device ({last})")
+
+
+def _too_old(transport: Transport, version: str) -> NoPython:
+    name = transport.spec.name
+    hint = f"install Python 3.9 or later there and set `python:` of target {name} to its path"
+    return NoPython(f"{name}: {transport.python} on the device is Python {version}, which is too old", hint=hint)
+
+
+def _json(line: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,185 @@
+"""SSH connections as this project makes them: known hosts only, keys only, no silent link.
+
+Fabric's own defaults accept any host key, take jump hosts in reverse order and wait forever; all three are overridden
+here. Imported by `targets.transports.ssh` alone.
+"""
+
+import logging
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fabric import Config, Connection  # type: ignore[import-untyped]
+from paramiko import Agent, HostKeys, PKey, RejectPolicy, SSHClient, SSHException  # type: ignore[import-untyped]
+from paramiko.auth_strategy import AuthSource, AuthStrategy, InMemoryPrivateKey, OnDiskPrivateKey  # type: ignore[import-untyped]
+
+from targets.errors import UsageError
+from targets.records import TargetSpec
+
+# Without a handler Python prints paramiko's tracebacks for every refused banner to the user's terminal.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
+GLOBAL_KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
+KEEPALIVE_S = 5  # a probe this often makes a dead link show while a benchmark runs in silence
+
+
+class UnknownHostKey(SSHException):  # type: ignore[misc]
+    """The server's key is in no known_hosts file."""
+
+    def __init__(self, host: str, key: PKey, looked_in: list[str]) -> None:
+        super().__init__(f"{host} is not in {looked_in}")
+        self.host, self.key, self.looked_in = host, key, looked_in
+
+
+class _NamingRejectPolicy(RejectPolicy):  # type: ignore[misc]
+    """Rejects as RejectPolicy does, but keeps what the user must know to trust the key."""
+
+    def __init__(self, looked_in: list[str]) -> None:
+        self._looked_in = looked_in
+
+    def missing_host_key(self, client: SSHClient, hostname: str, key: PKey) -> None:
+        raise UnknownHostKey(hostname, key, self._looked_in)
+
+
+class KeyStrategy(AuthStrategy):  # type: ignore[misc]
+    """Tries the target's own key, then ssh_config's, then the agent's, then the default ones; never asks anything."""
+
+    def __init__(self, ssh_config: dict[str, Any], fabric_config: Config, username: str) -> None:
+        super().__init__(ssh_config=ssh_config)
+        self._username = username
+        self._named = list(fabric_config.authentication.identities)
+        self.tried: list[str] = []
+        self._agent: Agent | None = None
+
+    def get_sources(self) -> Iterator[AuthSource]:
+        configured = [*self._named, *self.ssh_config.get("identityfile", [])]
+        for path in configured:
+            yield from self._from_file(Path(path).expanduser())
+        if self.ssh_config.get("identitiesonly", "no") != "yes":
+            self._agent = Agent()
+            for key in self._agent.get_keys():
+                self.tried.append(f"ssh-agent key {key.fingerprint}")
+                yield InMemoryPrivateKey(self._username, key)
+        if not configured:
+            for kind in ("ed25519", "ecdsa", "rsa"):
+                path = Path.home() / ".ssh" / f"id_{kind}"
+                if path.is_file():
+                    yield from self._from_file(path)
+
+    def _from_file(self, path: Path) -> Iterator[AuthSource]:
+        try:
+            key = PKey.from_path(path)
+        except FileNotFoundError:
+            self.tried.append(f"{path} (no such file)")
+        except (SSHException, TypeError, ValueError, OSError) as fault:
+            # cryptography raises TypeError for a key that needs a passphrase, and ValueError for no key at all.
+            needs = "needs a passphrase: ssh-add it" if "assw" in str(fault) or "crypted" in str(fault) else "no key"
+            self.tried.append(f"{path} ({needs})")
+        else:
+            self.tried.append(f"{path} {key.fingerprint}")
+            yield OnDiskPrivateKey(self._username, "python-config", path, key)
+
+    def authenticate(self, transport: Any) -> Any:
+        try:
+            return super().authenticate(transport)
+        except Exception as fault:
+            fault.tried = self.tried  # type: ignore[attr-defined]  # for the one place that words the error
+            raise
+        finally:
+            if self._agent is not None:
+                self._agent.close()
+
+
+class StrictConnection(Connection):  # type: ignore[misc]
+    """A Fabric connection that knows its host, or does not connect."""
+
+    def __init__(self, host: str, *, target: TargetSpec, **options: Any) -> None:
+        # Fabric connections are DataProxies: plain attribute assignment would go into the configuration.
+        self._set(target=target)
+        super().__init__(host, **options)
+        limit_s = target.connect_timeout_s
+        self.connect_timeout = None  # ssh_config's ConnectTimeout; the target's own is passed below
+        self.connect_kwargs: dict[str, Any] = {
+            "timeout": limit_s,
+            "banner_timeout": limit_s,
+            "auth_timeout": limit_s,
+            "channel_timeout": limit_s,
+        }
+        looked_in = self._known_hosts_files()
+        self.client.set_missing_host_key_policy(_NamingRejectPolicy(looked_in))
+        for path in looked_in:
+            if Path(path).is_file():
+                self.client.load_system_host_keys(path)
+                _drop_revoked(self.client._system_host_keys, Path(path))
+
+    def _known_hosts_files(self) -> list[str]:
+        if self.target.known_hosts:
+            return [str(Path(self.target.known_hosts).expanduser())]
+        own = self.ssh_config.get("userknownhostsfile", "~/.ssh/known_hosts").split()
+        return [*(str(Path(path).expanduser()) for path in own), GLOBAL_KNOWN_HOSTS]
+
+    def get_gateway(self) -> "StrictConnection | str | None":
+        """The last jump host of ProxyJump, each reached through the one before it, or a ProxyCommand."""
+        jump = self.ssh_config.get("proxyjump", "none")
+        if jump == "none":
+            command = self.ssh_config.get("proxycommand", "none")
+            return None if command == "none" else str(command)
+        reached: StrictConnection | None = None
+        for hop in jump.split(","):
+            reached = StrictConnection(hop.strip(), target=self.target, config=self.config, gateway=reached)
+        return reached
+
+    def open(self) -> Any:
+        if not self.is_connected and not self.gateway:
+            self.connect_kwargs["sock"] = dial(self.host, int(self.port), self.target.connect_timeout_s)
+        opened = super().open()
+        self.transport.set_keepalive(KEEPALIVE_S)
+        return opened
+
+    def close(self) -> None:
+        self.client.close()  # also after a handshake that failed half-way, when Fabric's own close does nothing
+        if isinstance(self.gateway, StrictConnection):
+            self.gateway.close()
+
+
+def _drop_revoked(keys: HostKeys, path: Path) -> None:
+    """Forget keys the file marks @revoked; paramiko skips such lines, which would leave the key trusted."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        fields = line.split()
+        if len(fields) >= 4 and fields[0] == "@revoked":
+            for entry in [e for e in keys._entries if e.key.get_base64() == fields[3]]:
+                keys._entries.remove(entry)
+
+
+def dial(host: str, port: int, timeout_s: float) -> socket.socket:
+    """A TCP connection that ends by itself when the other side goes silent.
+
+    paramiko waits for ever on a link that drops every packet (paramiko#2463); the kernel does not when told so.
+    """
+    sock = socket.create_connection((host, port), timeout=timeout_s)
+    # Twice the time a whole connect may take: a roaming Wi-Fi client comes back within that.
+    silence_ms = int(2000 * timeout_s)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, silence_ms)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def make_connection(target: TargetSpec) -> StrictConnection:
+    """The connection a target describes, not opened yet; raises UsageError when its ssh_config cannot be read."""
+    if not target.host:
+        raise UsageError(f"target {target.name} has no host", hint="set `host:` of the target")
+    identities = [target.identity_file] if target.identity_file else []
+    overrides = {"authentication": {"strategy_class": KeyStrategy, "identities": identities}}
+    path = str(Path(target.ssh_config).expanduser()) if target.ssh_config else None
+    # Lazy: Fabric's own configuration files are no part of what a target says.
+    config = Config(overrides=overrides, runtime_ssh_path=path, lazy=True)
+    try:
+        config.load_ssh_config()
+    except (OSError, SSHException) as fault:
+        raise UsageError(f"{path or '~/.ssh/config'} cannot be used: {fault}") from fault
+    return StrictConnection(
+        target.host, target=target, config=config, user=target.user or None, port=target.port or None
+    )

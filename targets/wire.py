@@ -1,0 +1,64 @@
+"""The agent's JSON, decoded into records; what does not fit the schema is refused, never repaired."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from targets.errors import AgentFailed
+from targets.records import Absent, Answer, BenchRequest, Facts, Measurement
+
+Json = Mapping[str, Any]
+
+
+def _or_absent(value: Any, kind: type[Any], reason: str) -> Any:
+    return Absent(reason=reason) if value is None else kind(value)
+
+
+def decode_facts(target: str, wire: Json) -> Facts:
+    """Facts from the reply to `facts`; raises AgentFailed when the reply is out of protocol."""
+    try:
+        return Facts(
+            target=target,
+            arch=str(wire["arch"]),
+            cpu_model=str(wire["cpu_model"]),
+            cpu_features=tuple(str(feature) for feature in wire["cpu_features"]),
+            cpu_count=int(wire["cpu_count"]),
+            os=str(wire["os"]),
+            kernel=str(wire["kernel"]),
+            libc=str(wire["libc"]),
+            python=str(wire["python"]),
+            runtimes={str(name): str(version) for name, version in wire["runtimes"].items()},
+            governor=_or_absent(wire["governor"], str, f"no frequency governor is visible on {target}"),
+            free_disk_bytes=int(wire["free_disk_bytes"]),
+            total_memory_bytes=_or_absent(wire["total_memory_bytes"], int, f"no MemTotal on {target}"),
+            available_memory_bytes=_or_absent(wire["available_memory_bytes"], int, f"no MemAvailable on {target}"),
+            temperature_c=_or_absent(wire["temperature_c"], float, f"no thermal zone on {target}"),
+            meters=tuple(str(meter) for meter in wire["meters"]),
+            emulated=str(wire["emulated"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+        raise AgentFailed(f"{target}: the agent's facts are out of protocol ({fault!r})") from fault
+
+
+def decode_measurement(target: str, request: BenchRequest, wire: Json) -> Measurement:
+    """A measurement from the reply to `bench`; raises AgentFailed when the reply is out of protocol."""
+    no_peak = f"the kernel of {target} reports no VmHWM"
+    try:
+        return Measurement(
+            target=target,
+            blob=request.blob,
+            runtime=str(wire["runtime"]),
+            runtime_version=str(wire["runtime_version"]),
+            delegate=str(wire["delegate"]),
+            threads=request.threads,
+            load_ns=int(wire["load_ns"]),
+            first_ns=int(wire["first_ns"]),
+            warmup_ns=tuple(int(sample) for sample in wire["warmup_ns"]),
+            warm_ns=tuple(int(sample) for sample in wire["warm_ns"]),
+            load_peak_rss_bytes=_or_absent(wire["load_peak_rss_bytes"], int, no_peak),
+            peak_rss_bytes=_or_absent(wire["peak_rss_bytes"], int, no_peak),
+            energy=Absent(reason=f"no power meter found on {target}"),
+            answer=Answer(max_steps=float(wire["max_steps"]), finite=bool(wire["finite"])),
+            conditions={str(key): str(value) for key, value in wire["conditions"].items()},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+        raise AgentFailed(f"{target}: the agent's measurement is out of protocol ({fault!r})") from fault

@@ -15,11 +15,12 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from pipeline.errors import UsageError
-from pipeline.quality.metrics import MetricSpec
+from pipeline.quality.metrics import METRICS, MetricSpec
 from pipeline.quantities import parse_quantity
+from pipeline.recipes import RECIPES
 from pipeline.records import Objective
-from pipeline.samples.preprocess import Steps
-from pipeline.samples.spec import TruthSpec
+from pipeline.samples import DataSection
+from pipeline.samples.user_function import is_function_reference
 from targets.records import TargetSpec
 
 
@@ -54,20 +55,6 @@ class SourceConfig(_Section):
     )
     signature: str = Field(default="serving_default", description="SavedModel signature")
     opset: int = Field(default=17, ge=13, le=23, description="ONNX opset of the export")
-
-
-class DataConfig(_Section):
-    """Representative data: one set to calibrate with, another to judge with; they must not share a sample."""
-
-    calibrate: str = Field(description="folder of images, .npz, .npy, .txt, or module:function")
-    test: str = Field(description="as `calibrate`")
-    preprocess: Steps | dict[str, Steps] = Field(default_factory=list, description="applied to every sample, in order")
-    truth: TruthSpec | None = Field(default=None, description="what a perfect answer would be, for task metrics")
-    tokenizer: str | None = Field(default=None, description="for text: vocab.json, tokenizer.json, or module:function")
-    stride: int | None = Field(default=None, ge=1, description="for text: tokens between two samples")
-    calibrate_limit: int | None = Field(default=None, ge=1, description="use so many samples, drawn by seed")
-    test_limit: int | None = Field(default=None, ge=1, description="use so many samples, drawn by seed")
-    seed: int = 0
 
 
 class QualityConfig(_Section):
@@ -145,7 +132,7 @@ class Config(_Section):
 
     name: str = Field(default="", description="name of the report and release; default: the model's file name")
     source: SourceConfig
-    data: DataConfig
+    data: DataSection
     recipes: list[str] = Field(default_factory=list, description="recipe names; default: all that suit the source")
     quality: QualityConfig = QualityConfig()
     measure: MeasureConfig = MeasureConfig()
@@ -210,30 +197,29 @@ def load_config(path: Path) -> LoadedConfig:
     except ValidationError as error:
         faults = [_fault(path, raw, dict(fault)) for fault in error.errors()]
         raise UsageError("\n".join(dict.fromkeys(faults)), hint="`deploy schema config` prints all keys") from None
-    _check_recipes(path, raw, config)
+    _check_names(path, raw, config)
     written = {str(key): _flat(value) for key, value in (raw.get("budgets") or {}).items()}
     return LoadedConfig(path=path.resolve(), config=config, budgets_as_written=written)
 
 
-def _check_recipes(path: Path, raw: Any, config: Config) -> None:
-    from pipeline.recipes import RECIPES
-
+def _check_names(path: Path, raw: Any, config: Config) -> None:
+    """Names that refer to something outside the file's own grammar."""
     for index, name in enumerate(config.recipes):
+        line = _line(raw, ("recipes", index))
         if name not in RECIPES:
-            line = _line(raw, ("recipes", index))
-            raise UsageError(f"{path}:{line}: recipes: unknown recipe {name!r}{nearest(name, RECIPES)}",
-                             hint="`deploy recipes` lists them")
-        if config.recipes.index(name) != index:
-            raise UsageError(f"{path}:{_line(raw, ('recipes', index))}: recipes: {name!r} stands twice", hint="say it once")
-    known = [metric.label for metric in config.quality.metrics]
-    for name in config.budgets.max_drop:
-        if not any(name == label or name.startswith(f"{label}.") for label in known) and known and not any(
-            metric.path for metric in config.quality.metrics
-        ):
-            line = _line(raw, ("budgets", "max_drop", name))
             raise UsageError(
-                f"{path}:{line}: budgets.max_drop: no metric {name!r} is measured{nearest(name, known)}",
-                hint="list it under quality.metrics",
+                f"{path}:{line}: recipes: unknown recipe {name!r}{nearest(name, RECIPES)}",
+                hint="`deploy recipes` lists them",
+            )
+        if config.recipes.index(name) != index:
+            raise UsageError(f"{path}:{line}: recipes: {name!r} stands twice", hint="say it once")
+    for index, metric in enumerate(config.quality.metrics):
+        named = metric if isinstance(metric, str) else getattr(metric, "name", "")
+        if named and named not in METRICS and not is_function_reference(named):
+            raise UsageError(
+                f"{path}:{_line(raw, ('quality', 'metrics', index))}: quality.metrics: unknown metric "
+                f"{named!r}{nearest(named, METRICS)}",
+                hint=f"there are {', '.join(METRICS)}, and file.py:function of your own",
             )
 
 
@@ -314,3 +300,9 @@ def _spec(name: str, target: LocalTarget | SshTarget, base: Path) -> TargetSpec:
     )
 
 
+
+
+def config_schema() -> dict[str, Any]:
+    """JSON Schema of deploy.yaml, for completion in editors."""
+    described = Config.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "deploy.yaml", **described}

@@ -36,3 +36,11 @@ def parse_quantity(text: object, dimension: str) -> float:
         known = ", ".join(units)
         raise UsageError(f"{text!r} is not a positive quantity", hint=f"write a number and one of: {known}")
     return float(matched[1]) * units[unit]
+
+
+def format_bytes(count: float) -> str:
+    """A number of bytes for people, in decimal units and three digits: "895 kB"."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:.0f} B"

@@ -194,6 +194,25 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Whether a candidate may ship to one target, and why (not)."""
+
+    verdict: VerdictKind
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The outcome of a run: verdicts by target and recipe, the choice per target and over all of them."""
+
+    verdicts: Mapping[str, Mapping[str, Verdict]]
+    chosen_by_target: Mapping[str, str | None]
+    chosen: str | None
+    status: Status
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """Order statistics of warm latency, from raw samples; the interval is a bootstrap interval of the median."""
 

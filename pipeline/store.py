@@ -163,7 +163,10 @@ class Store:
             return None
         for kind in kinds:
             if kind.__name__ == envelope["kind"]:
-                return codec.decode(kind, json.dumps(envelope["record"]).encode())
+                try:
+                    return codec.decode(kind, json.dumps(envelope["record"]).encode())
+                except codec.DamagedRecord:
+                    return None  # recomputing is the remedy, and it is what happens next
         return None
 
     def _record_path(self, stage: str, name: str, fingerprint: str) -> Path:

@@ -1,0 +1,93 @@
+"""Entry point: commands are imported when they are used, so that `deploy --help` costs no more than Python and click.
+
+Exit codes: 0 pass · 1 gate failed · 2 usage or config · 3 device or environment · 4 inconclusive · 130 interrupted.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+
+import click
+
+from targets.errors import DeployError
+
+# Command -> (where it is, what --help says of it).
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "run": ("pipeline.cli.run:run", "Export, quantize, check, push, measure and decide, as deploy.yaml says."),
+    "init": ("pipeline.cli.init:init", "Make a folder with the example, ready to run."),
+    "targets": ("pipeline.cli.targets:targets", "List the devices of deploy.yaml, or look at one."),
+    "recipes": ("pipeline.cli.describe:recipes", "List the quantization recipes."),
+    "schema": ("pipeline.cli.describe:schema", "Print the JSON Schema of deploy.yaml or report.json."),
+    "doctor": ("pipeline.cli.doctor:doctor", "Check this installation."),
+    "completion": ("pipeline.cli.completion:completion", "Print the shell completion script."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and one-liners without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            if close:
+                error.message += f" Did you mean {close[0]!r}?"
+            raise
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="edge-deploy-pipeline", prog_name="deploy")
+def cli() -> None:
+    """Take a trained model to real devices, and prove that it still answers correctly, fast and cheaply enough there."""
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    try:
+        code = cli.main(prog_name="deploy", standalone_mode=False)
+    except click.exceptions.Exit as leaving:
+        code = leaving.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("\ninterrupted: finished steps are kept, the same command goes on from there", err=True)
+        code = 130
+    except DeployError as error:
+        show_error(error)
+        code = error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has gone
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def show_error(error: DeployError) -> None:
+    """Print what happened and what to do, on standard error."""
+    click.echo(click.style("error: ", fg="red", bold=True) + error.message, err=True)
+    if error.hint:
+        click.echo(click.style("  hint: ", fg="cyan") + error.hint, err=True)
+
+
+if __name__ == "__main__":
+    main()

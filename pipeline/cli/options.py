@@ -1,0 +1,25 @@
+"""Options that several commands share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+config_option: Callable[[Any], Any] = click.option(
+    "--config",
+    "-c",
+    "config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("deploy.yaml"),
+    show_default=True,
+    help="The configuration; paths in it are relative to it.",
+)
+json_option: Callable[[Any], Any] = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON on standard output; progress goes to standard error."
+)
+
+
+def state_folder(config: Path, state: Path | None) -> Path:
+    """Where records and blobs are kept: as asked, else `.deploy` beside the configuration."""
+    return (state or config.resolve().parent / ".deploy").resolve()

@@ -1,0 +1,89 @@
+"""Progress on standard error: a bar per stage on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from pipeline.flow import STAGES, Observer, Step
+from pipeline.records import Refusal
+
+
+@contextmanager
+def observer(steps: Sequence[Step]) -> Iterator[Observer]:
+    """The display that suits standard error."""
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description:<10}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("[dim]{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield _Bars(progress, steps)
+
+
+class _Bars:
+    """One bar per stage; a step's own progress moves its stage's bar by fractions."""
+
+    def __init__(self, progress: Progress, steps: Sequence[Step]) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+        self._done: dict[str, int] = {}
+        self._kept: dict[str, int] = {}
+        for stage in STAGES:
+            count = sum(step.stage == stage for step in steps)
+            if count:
+                self._tasks[stage] = progress.add_task(stage, total=count, start=False, note="")
+                self._done[stage] = self._kept[stage] = 0
+
+    def started(self, step: Step) -> None:
+        self._progress.start_task(self._tasks[step.stage])
+        self._progress.update(self._tasks[step.stage], note=step.name if step.name != step.stage else "")
+
+    def progressed(self, step: Step, done: int, total: int) -> None:
+        if total:
+            share = min(done / total, 1.0)
+            self._progress.update(self._tasks[step.stage], completed=self._done[step.stage] + 0.99 * share)
+
+    def finished(self, step: Step, record: object, *, reused: bool) -> None:
+        self._done[step.stage] += 1
+        self._kept[step.stage] += reused
+        task, done = self._tasks[step.stage], self._done[step.stage]
+        total = self._progress.tasks[task].total
+        note = ""
+        if done == total:
+            self._progress.stop_task(task)
+            note = "kept" if self._kept[step.stage] == done else f"{self._kept[step.stage]} kept" * bool(self._kept[step.stage])
+        self._progress.update(task, completed=done, note=note)
+        if isinstance(record, Refusal) and record.stage == step.stage and not reused:
+            self._progress.console.print(f"[yellow]refused[/] {step.label}: {record.reason}", highlight=False)
+
+
+class _Lines:
+    """A line when a step starts to take effect and one when it is done: for logs."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+
+    def started(self, step: Step) -> None:
+        self._started = time.monotonic()
+
+    def progressed(self, step: Step, done: int, total: int) -> None:
+        pass
+
+    def finished(self, step: Step, record: object, *, reused: bool) -> None:
+        if reused:
+            outcome = "kept"
+        elif isinstance(record, Refusal):
+            outcome = f"refused: {record.reason}"
+        else:
+            outcome = f"done in {time.monotonic() - self._started:.1f} s"
+        print(f"{step.label}: {outcome}", file=sys.stderr, flush=True)

@@ -1,0 +1,75 @@
+"""`deploy run`."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from pipeline.cli.options import config_option, json_option, state_folder
+from pipeline.flow import STAGES
+
+_EXIT_CODES = {"pass": 0, "fail": 1, "device-error": 3, "inconclusive": 4}
+
+
+@click.command()
+@config_option
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("deploy-out"), show_default=True,
+              help="Folder for the report and the models.")
+@click.option("--state", type=click.Path(path_type=Path, file_okay=False), envvar="DEPLOY_STATE",
+              help="Folder for records and blobs.  [default: .deploy beside the configuration]")
+@click.option("--from", "start", type=click.Choice(STAGES), help="Do this stage and all after it again.")
+@click.option("--target", "targets", multiple=True, metavar="NAME", help="Only this target; may be repeated.")
+@click.option("--recipe", "recipes", multiple=True, metavar="NAME", help="Only this recipe; may be repeated.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done and what is kept from earlier runs.")
+@json_option
+def run(
+    config: Path, out: Path, state: Path | None, start: str | None, targets: tuple[str, ...],
+    recipes: tuple[str, ...], dry_run: bool, as_json: bool,
+) -> None:
+    """Export, calibrate, quantize, validate, package, push, measure, gate and report.
+
+    Every finished step is kept: a second run repeats only push, measure and gate. Exit code: 0 a candidate passes,
+    1 none does, 2 usage or configuration, 3 device or environment, 4 not enough was measured to say.
+    """
+    from pipeline import codec
+    from pipeline.cli.progress import observer
+    from pipeline.config import load_config
+    from pipeline.flow import execute, forced_stages, plan
+    from pipeline.stages.context import Context
+    from pipeline.stages.run import Selection, steps
+    from pipeline.store import Store, explained_disk_errors
+    from pipeline.worker import Worker
+
+    loaded = load_config(config)
+    store = Store(state_folder(config, state))
+    forced = forced_stages(start)
+    with Worker() as worker:
+        context = Context(loaded=loaded, store=store, worker=worker)
+        ordered, reported = steps(context, Selection(recipes=recipes, targets=targets), out.resolve())
+        if dry_run:
+            _show_plan(plan(ordered, store, forced), as_json)
+            return
+        with explained_disk_errors(store.root), store.exclusive(), observer(ordered) as watching:
+            report = execute(ordered, store, watching, forced)[reported]
+    if as_json:
+        sys.stdout.write(codec.canonical(codec.plain(report)).decode() + "\n")
+    else:
+        from pipeline.reporting.console import show
+
+        show(report, out)
+    raise click.exceptions.Exit(_EXIT_CODES[report.status])
+
+
+def _show_plan(planned: "list[object]", as_json: bool) -> None:
+    import json
+
+    from pipeline.flow import Planned
+
+    rows = [p for p in planned if isinstance(p, Planned)]
+    if as_json:
+        click.echo(json.dumps([{"stage": p.step.stage, "name": p.step.name, "kept": p.reuse} for p in rows]))
+        return
+    for stage in STAGES:
+        marks = [f"{p.step.name}{' (kept)' if p.reuse else ''}" for p in rows if p.step.stage == stage]
+        names = ", ".join(marks) if marks != [stage] else "to do"
+        click.echo(f"{stage:<10} {names.replace(f'{stage} (kept)', 'kept')}")

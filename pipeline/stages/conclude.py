@@ -1,0 +1,271 @@
+"""gate: judge the evidence; report: write it down. Neither touches a device."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.flow import Results, Step
+from pipeline.plugins import versions
+from pipeline.quality.energy import energy_per_inference
+from pipeline.quality.statistics import summarize
+from pipeline.recipes.recipe import recipe
+from pipeline.records import (
+    Artifact,
+    CandidateReport,
+    Decision,
+    Measured,
+    Prepared,
+    Pushed,
+    Quality,
+    Refusal,
+    Release,
+    Report,
+    SourceReport,
+    TargetResult,
+    Verdict,
+    VerdictKind,
+)
+from pipeline.stages.context import Context, Progress, content_digest
+from pipeline.stages.export import model_path
+from pipeline.stages.gate import Budgets, Evidence, decide
+from targets.records import Absent, Failed, Measurement, TargetSpec
+
+_NS_PER_MS = 1e6
+
+
+def budgets(context: Context) -> Budgets:
+    """deploy.yaml's budgets as the gate wants them."""
+    asked = context.loaded.config.budgets
+    return Budgets(
+        size_bytes=asked.size,
+        latency_p90_ms=asked.latency_p90,
+        peak_memory_bytes=asked.peak_memory,
+        energy_j=asked.energy,
+        max_drop=asked.max_drop,
+        min_fidelity_db=asked.min_fidelity_db,
+    )
+
+
+def gate_step(
+    context: Context, targets: Sequence[TargetSpec], quantized: Mapping[str, Step], validated: Mapping[str, Step],
+    measured: Mapping[str, Step],
+) -> Step:
+    """The verdicts and the choice."""
+
+    def run(results: Results, report: Progress) -> Decision:
+        evidence: dict[str, dict[str, Evidence]] = {}
+        for target, step in measured.items():
+            found = results[step]
+            evidence[target] = {}
+            for name in quantized:
+                artifact, quality = results[quantized[name]], results[validated[name]]
+                if isinstance(found, Measured) and isinstance(artifact, Artifact) and isinstance(quality, Quality):
+                    evidence[target][name] = Evidence(
+                        artifact=artifact, quality=quality, measured=found.results[name]
+                    )
+        return decide(evidence, [t.name for t in targets], budgets(context), context.loaded.config.choose)
+
+    return Step(
+        stage="gate",
+        name="gate",
+        run=run,
+        records=(Decision,),
+        needs=(*quantized.values(), *validated.values(), *measured.values()),
+        settings={"budgets": context.loaded.budgets_as_written, "choose": context.loaded.config.choose},
+        reusable=False,
+        tolerant=True,
+    )
+
+
+def report_step(
+    context: Context, out: Path, prepared: Step, packaged: Step, quantized: Mapping[str, Step],
+    validated: Mapping[str, Step], pushed: Mapping[str, Step], measured: Mapping[str, Step], gated: Step,
+) -> Step:
+    """The report and the candidates' files in `out`."""
+
+    def run(results: Results, report: Progress) -> Report:
+        from pipeline.reporting.files import write_all
+
+        source: Prepared = results[prepared]
+        decision: Decision = results[gated]
+        release: Release | Refusal = results[packaged]
+        candidates = tuple(
+            _candidate(
+                context,
+                name,
+                results[quantized[name]],
+                results[validated[name]],
+                {target: results[step] for target, step in measured.items()},
+                decision,
+            )
+            for name in quantized
+        )
+        facts = {
+            target: record.facts if isinstance(record, Pushed) else _failed(record)
+            for target, step in pushed.items()
+            for record in (results[step],)
+        }
+        whole = Report(
+            name=context.loaded.config.name or model_path(context).stem,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            status=decision.status,
+            chosen=decision.chosen,
+            chosen_by_target=decision.chosen_by_target,
+            reason=decision.reason,
+            objective=context.loaded.config.choose,
+            baseline=_baseline(candidates, decision),
+            source=SourceReport(
+                path=context.loaded.config.source.model,
+                sha256=content_digest(model_path(context)),
+                kind=source.source_kind,
+                inputs=source.inputs,
+                outputs=source.outputs,
+            ),
+            calibration=source.calibration,
+            test=source.test,
+            budgets=context.loaded.budgets_as_written,
+            candidates=candidates,
+            facts=facts,
+            tools={**source.tools, **versions("edge-deploy-pipeline", "ai-edge-litert", "onnxruntime", "numpy")},
+            release=release.id if isinstance(release, Release) else "",
+        )
+        _copy_models(context, out, whole)
+        write_all(whole, out, context.store.path)
+        return whole
+
+    steps = (prepared, packaged, *quantized.values(), *validated.values(), *pushed.values(), *measured.values(), gated)
+    return Step(
+        stage="report", name="report", run=run, records=(Report,), needs=steps, reusable=False, tolerant=True
+    )
+
+
+def _candidate(
+    context: Context, name: str, artifact: Artifact | Refusal, quality: Quality | Refusal,
+    measured: Mapping[str, Measured | Refusal], decision: Decision,
+) -> CandidateReport:
+    format = recipe(name).format
+    if isinstance(artifact, Refusal):
+        return _refused(name, format, artifact, None)
+    if isinstance(quality, Refusal):
+        return _refused(name, format, quality, artifact)
+    targets = {
+        target: _target_result(found.results[name], decision.verdicts[target][name])
+        for target, found in measured.items()
+        if isinstance(found, Measured)
+    }
+    verdict, reason = _overall(targets)
+    return CandidateReport(
+        recipe=name,
+        format=format,
+        path=f"models/{name}.{format}",
+        sha256=artifact.blob,
+        size_bytes=artifact.size_bytes,
+        ops_total=artifact.ops_total,
+        ops_quantized=artifact.ops_quantized,
+        ops_left_float=artifact.ops_left_float,
+        fidelity=quality.fidelity,
+        metrics=quality.metrics,
+        targets=targets,
+        verdict=verdict,
+        reason=reason,
+        tools=artifact.tools,
+        findings=quality.findings,
+        pictures=quality.pictures,
+    )
+
+
+def _refused(name: str, format: Any, refusal: Refusal, artifact: Artifact | None) -> CandidateReport:
+    reason = f"{refusal.stage}: {refusal.reason}" + (f" ({refusal.hint})" if refusal.hint else "")
+    return CandidateReport(
+        recipe=name,
+        format=format,
+        path="",
+        sha256="",
+        size_bytes=artifact.size_bytes if artifact else 0,
+        ops_total=0,
+        ops_quantized={},
+        ops_left_float=(),
+        fidelity={},
+        metrics={},
+        targets={},
+        verdict="refused",
+        reason=reason,
+        tools=artifact.tools if artifact else {},
+        last_output=refusal.last_output,
+    )
+
+
+def _overall(targets: Mapping[str, TargetResult]) -> tuple[VerdictKind, str]:
+    """The worst verdict over the targets, with the reasons of those that gave it."""
+    for verdict in ("fail", "inconclusive"):
+        reasons = {target: result.reason for target, result in targets.items() if result.verdict == verdict}
+        if reasons:
+            shown = set(reasons.values())
+            text = shown.pop() if len(shown) == 1 else "; ".join(f"{t}: {r}" for t, r in reasons.items())
+            return verdict, text  # type: ignore[return-value]
+    return "pass", "within every budget"
+
+
+def _target_result(measured: Measurement | Failed, verdict: Verdict) -> TargetResult:
+    if isinstance(measured, Failed):
+        absent = Absent(reason=measured.message)
+        return TargetResult(
+            load_ms=absent,
+            first_ms=absent,
+            warm_ms=absent,
+            warm_samples_ms=(),
+            fps=absent,
+            peak_rss_bytes=absent,
+            energy=absent,
+            runtime="",
+            answer=absent,
+            verdict=verdict.verdict,
+            reason=verdict.reason,
+        )
+    warm = summarize(measured.warm_ns)
+    runtime = f"{measured.runtime} {measured.runtime_version}" + (f", {measured.delegate}" if measured.delegate else "")
+    return TargetResult(
+        load_ms=measured.load_ns / _NS_PER_MS,
+        first_ms=measured.first_ns / _NS_PER_MS,
+        warm_ms=warm,
+        warm_samples_ms=tuple(sample / _NS_PER_MS for sample in measured.warm_ns),
+        fps=1000 / warm.median,
+        peak_rss_bytes=measured.peak_rss_bytes,
+        energy=energy_per_inference(measured),
+        runtime=runtime,
+        answer=measured.answer,
+        verdict=verdict.verdict,
+        reason=verdict.reason,
+        conditions={"threads": str(measured.threads), **measured.conditions},
+    )
+
+
+def _baseline(candidates: Sequence[CandidateReport], decision: Decision) -> str | None:
+    """The float32 candidate of the chosen one's format, so that percentages compare like with like; else any."""
+    floats = {c.format: c.recipe for c in candidates if c.recipe.endswith("-float32") and c.path}
+    chosen = next((c for c in candidates if c.recipe == decision.chosen), None)
+    if chosen and chosen.format in floats:
+        return floats[chosen.format]
+    return floats.get("tflite") or floats.get("onnx")
+
+
+def _failed(record: object) -> Failed:
+    if isinstance(record, Failed):
+        return record
+    return Failed(code="not-pushed", message=record.reason if isinstance(record, Refusal) else "not pushed")
+
+
+def _copy_models(context: Context, out: Path, report: Report) -> None:
+    """Give every candidate its file under `models/`, and take away what an earlier run left there."""
+    models = out / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    wanted = {Path(c.path).name: c.sha256 for c in report.candidates if c.path}
+    for old in models.iterdir():
+        if old.name not in wanted and old.suffix in (".tflite", ".onnx"):
+            old.unlink()
+    for name, digest in wanted.items():
+        staged = models / f".{name}.part"
+        shutil.copyfile(context.store.path(digest), staged)
+        staged.replace(models / name)

@@ -1,0 +1,108 @@
+"""push: every candidate and its golden vectors onto one device; measure: each of them there, in a process of its own."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.errors import DeployError
+from pipeline.flow import Results, Step
+from pipeline.records import Artifact, Measured, Pushed, Quality, Refusal, Release
+from pipeline.stages.context import Context, Progress
+from targets.device import connect
+from targets.records import BenchRequest, Failed, Measurement, TargetSpec
+
+
+def push_step(
+    context: Context, target: TargetSpec, packaged: Step, quantized: Mapping[str, Step], validated: Mapping[str, Step]
+) -> Step:
+    """The release's files on `target`; files that are there already are not sent."""
+
+    def run(results: Results, report: Progress) -> Any:
+        release = results[packaged]
+        if isinstance(release, Refusal):
+            return release
+        paths = {
+            digest: context.store.path(digest)
+            for name in release.candidates
+            for digest in _files(results[quantized[name]], results[validated[name]])
+        }
+        total = sum(path.stat().st_size for path in paths.values())
+        sent = present = 0
+        try:
+            with connect(target, state=context.store.root) as device:
+                facts = device.facts()
+                for digest, path in paths.items():
+                    size = path.stat().st_size
+                    done = sent + present
+                    if device.push(path, digest, lambda bytes_sent, _, done=done: report(done + bytes_sent, total)):
+                        sent += size
+                    else:
+                        present += size
+                    report(sent + present, total)
+        except DeployError as error:
+            return Failed(code=error.code, message=error.message, hint=error.hint)
+        return Pushed(target=target.name, release=release.id, facts=facts, sent_bytes=sent, present_bytes=present)
+
+    return Step(
+        stage="push",
+        name=target.name,
+        run=run,
+        records=(Pushed, Failed),
+        needs=(packaged, *quantized.values(), *validated.values()),
+        reusable=False,
+        tolerant=True,
+    )
+
+
+def measure_step(
+    context: Context, target: TargetSpec, pushed: Step, packaged: Step,
+    quantized: Mapping[str, Step], validated: Mapping[str, Step],
+) -> Step:
+    """Latency, memory, energy and the golden answer of every candidate on `target`."""
+    asked = context.loaded.config.measure
+
+    def run(results: Results, report: Progress) -> Any:
+        release: Release = results[packaged]
+        if isinstance(release, Refusal):
+            return release
+        if isinstance(results[pushed], Failed):
+            return Measured(target=target.name, results=dict.fromkeys(release.candidates, results[pushed]))
+        found: dict[str, Measurement | Failed] = {}
+        try:
+            with connect(target, state=context.store.root) as device:
+                for number, name in enumerate(release.candidates):
+                    artifact: Artifact = results[quantized[name]]
+                    quality: Quality = results[validated[name]]
+                    request = BenchRequest(
+                        blob=artifact.blob,
+                        format=artifact.format,
+                        inputs=quality.golden_inputs,
+                        expected=quality.golden_outputs,
+                        threads=target.threads,
+                        warm_max_s=asked.warm,
+                        warm_min_samples=asked.min_samples,
+                        warm_max_samples=asked.max_samples,
+                    )
+                    try:
+                        found[name] = device.bench(request, target.step_timeout_s)
+                    except DeployError as error:
+                        found[name] = Failed(code=error.code, message=error.message, hint=error.hint)
+                    report(number + 1, len(release.candidates))
+        except DeployError as error:
+            failed = Failed(code=error.code, message=error.message, hint=error.hint)
+            found = {name: found.get(name, failed) for name in release.candidates}
+        return Measured(target=target.name, results=found)
+
+    return Step(
+        stage="measure",
+        name=target.name,
+        run=run,
+        records=(Measured,),
+        needs=(pushed, packaged, *quantized.values(), *validated.values()),
+        settings={"measure": asked.model_dump(mode="json")},
+        reusable=False,
+        tolerant=True,
+    )
+
+
+def _files(artifact: Artifact, quality: Quality) -> tuple[str, str, str]:
+    return artifact.blob, quality.golden_inputs, quality.golden_outputs

@@ -1,0 +1,128 @@
+"""export: the source with its shapes fixed and the data checked against it, then the float model in each format."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ConversionFailed
+from pipeline.exporters.detect import SourceKind
+from pipeline.flow import Results, Step
+from pipeline.plugins import versions
+from pipeline.records import Exported, Format, Prepared
+from pipeline.samples import DataSpec
+from pipeline.stages.context import Context, Progress, content_digest, data_settings, refusing
+from pipeline.worker import JobRaised, WorkerDied
+
+_TOOLS = {
+    "keras": ("keras", "tensorflow"),
+    "saved_model": ("tensorflow",),
+    "onnx": ("onnx", "onnxruntime"),
+    "tflite": ("tensorflow", "ai-edge-litert"),
+    "to_onnx": ("tensorflow", "tf2onnx", "onnx", "onnxruntime"),
+}
+
+
+def model_path(context: Context) -> Path:
+    """Where the source model is."""
+    return (context.base / Path(context.loaded.config.source.model).expanduser()).resolve()
+
+
+def prepare_step(context: Context, kind: SourceKind, calibrate: DataSpec, test: DataSpec) -> Step:
+    """The source, bound and checked; a fault here is the user's to mend, so it ends the run."""
+    source = context.loaded.config.source
+    path = model_path(context)
+
+    def run(_: Results, report: Progress) -> Prepared:
+        with context.scratch() as scratch:
+            try:
+                fields = context.worker.call(
+                    "pipeline.stages.export_jobs:prepare",
+                    report,
+                    kind=kind,
+                    model=path,
+                    signature=source.signature,
+                    shapes=source.inputs,
+                    calibrate=calibrate,
+                    test=test,
+                    base=context.base,
+                    scratch=scratch,
+                )
+            except (WorkerDied, JobRaised) as error:
+                lines = "\n".join(f"    {line}" for line in error.last_output[-5:])
+                raise ConversionFailed(
+                    f"{path}: loading or running it failed: {error.message}\n{lines}".rstrip(),
+                    hint="check that the model runs in its own framework",
+                ) from error
+            return Prepared(
+                source_kind=kind,
+                blob=context.store.add_file(scratch / "model"),
+                reference=context.store.add_file(scratch / "reference"),
+                **fields,
+            )
+
+    return Step(
+        stage="export",
+        name="source",
+        run=run,
+        records=(Prepared,),
+        settings={
+            "kind": kind,
+            "model": content_digest(path),
+            "signature": source.signature,
+            "shapes": source.inputs,
+            "calibrate": data_settings(calibrate, context.base),
+            "test": data_settings(test, context.base),
+        },
+        tools=versions(*_TOOLS[kind], "numpy", "pillow"),
+    )
+
+
+def export_step(context: Context, format: Format, prepared: Step, calibrate: DataSpec) -> Step:
+    """The float model in `format`, compared with the source's own answer."""
+    opset = context.loaded.config.source.opset
+
+    def run(results: Results, report: Progress) -> Any:
+        source: Prepared = results[prepared]
+        archived = source.source_kind != "onnx"
+        arguments = {"opset": opset, "archived": archived} if format == "onnx" else {}
+
+        def work() -> Exported:
+            with context.scratch() as scratch:
+                made = context.worker.call(
+                    f"pipeline.stages.export_jobs:to_{format}",
+                    report,
+                    source=context.store.path(source.blob),
+                    scratch=scratch,
+                    **arguments,
+                )
+                compared = context.worker.call(
+                    "pipeline.stages.export_jobs:compare_hop",
+                    report,
+                    format=format,
+                    model=scratch / "model",
+                    reference=context.store.path(source.reference),
+                    calibrate=calibrate,
+                    inputs=source.inputs,
+                    base=context.base,
+                )
+                size = (scratch / "model").stat().st_size
+                return Exported(
+                    format=format,
+                    blob=context.store.add_file(scratch / "model"),
+                    size_bytes=size,
+                    tools=tools,
+                    **made,
+                    **compared,
+                )
+
+        return refusing("export", work)
+
+    tools = versions(*_TOOLS["to_onnx" if format == "onnx" else format])
+    return Step(
+        stage="export",
+        name=format,
+        run=run,
+        records=(Exported,),
+        needs=(prepared,),
+        settings={"opset": opset} if format == "onnx" else {},
+        tools=tools,
+    )

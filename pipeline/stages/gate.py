@@ -1,0 +1,250 @@
+"""Evidence in, verdict out: which candidates may ship to each target, and which one is chosen.
+
+Pure: it touches no device and no file, so a verdict can be recomputed from stored records at any time.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.quality.energy import energy_per_inference
+from pipeline.quality.statistics import intervals_overlap, summarize
+from pipeline.quantities import format_bytes
+from pipeline.records import Artifact, Decision, Objective, Quality, Status, Summary, Verdict
+from targets.records import Absent, Failed, Measurement
+
+# The device may differ from the host by a step or two where kernels fuse differently (onnxruntime#32132).
+MAX_ANSWER_STEPS = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budgets:
+    """What a candidate may cost; None is not judged. Drops are in each metric's own unit."""
+
+    size_bytes: float | None = None
+    latency_p90_ms: float | None = None
+    peak_memory_bytes: float | None = None
+    energy_j: float | None = None
+    max_drop: Mapping[str, float]
+    min_fidelity_db: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All that is known of one candidate on one target."""
+
+    artifact: Artifact
+    quality: Quality
+    measured: Measurement | Failed
+
+
+def judge(evidence: Evidence, budgets: Budgets, objective: Objective = "latency") -> Verdict:
+    """Judge one candidate on one target. Failures come before doubts: what is proven bad needs no more measuring."""
+    failures = [*_quality_failures(evidence.quality, budgets)]
+    doubts: list[str] = []
+    size = evidence.artifact.size_bytes
+    if budgets.size_bytes is not None and size > budgets.size_bytes:
+        failures.append(f"size {format_bytes(size)} is over the budget of {format_bytes(budgets.size_bytes)}")
+    measured = evidence.measured
+    if isinstance(measured, Failed):
+        doubts.append(f"not measured: {measured.message}")
+    else:
+        _judge_measurement(measured, budgets, objective, failures, doubts)
+    if failures:
+        return Verdict(verdict="fail", reason="; ".join(failures))
+    if doubts:
+        return Verdict(verdict="inconclusive", reason="; ".join(doubts))
+    return Verdict(verdict="pass", reason="within every budget")
+
+
+def _quality_failures(quality: Quality, budgets: Budgets) -> list[str]:
+    if quality.fidelity["finite_share"] < 1:
+        share = 1 - quality.fidelity["finite_share"]
+        return [f"{share:.1%} of its answers are NaN or infinite"]
+    failures = []
+    fidelity_db = quality.fidelity["sqnr_db"]
+    if budgets.min_fidelity_db is not None and fidelity_db < budgets.min_fidelity_db:
+        failures.append(
+            f"wrong: its answers have an SQNR of {fidelity_db:.1f} dB against the float model "
+            f"(least: {budgets.min_fidelity_db:g} dB)"
+        )
+    for name, largest in budgets.max_drop.items():
+        value = quality.metrics.get(name)
+        if value is None:
+            fidelity = quality.fidelity.get(name)
+            if fidelity is not None and 1 - fidelity > largest:
+                failures.append(f"{name} {fidelity:.4g} is more than {largest:g} under 1")
+            continue
+        if value.drop > largest:
+            failures.append(f"{name} lost {value.drop:.3g} {value.unit}".rstrip() + f", allowed are {largest:g}")
+    return failures
+
+
+def _judge_measurement(
+    measured: Measurement, budgets: Budgets, objective: Objective, failures: list[str], doubts: list[str]
+) -> None:
+    if not measured.answer.finite:
+        failures.append("answers NaN or infinity on the device")
+    elif measured.answer.max_steps > MAX_ANSWER_STEPS:
+        failures.append(
+            f"answers differently on the device: {measured.answer.max_steps:.3g} quantization steps from the host "
+            f"(tolerated: {MAX_ANSWER_STEPS:g})"
+        )
+    p90 = summarize(measured.warm_ns).p90
+    if budgets.latency_p90_ms is not None and p90 > budgets.latency_p90_ms:
+        failures.append(f"p90 latency {p90:.3g} ms is over the budget of {budgets.latency_p90_ms:g} ms")
+    peak = measured.peak_rss_bytes
+    if isinstance(peak, Absent):
+        if budgets.peak_memory_bytes is not None or objective == "memory":
+            doubts.append(f"peak memory not measured: {peak.reason}")
+    elif budgets.peak_memory_bytes is not None and peak > budgets.peak_memory_bytes:
+        failures.append(f"peak memory {format_bytes(peak)} is over the budget of {format_bytes(budgets.peak_memory_bytes)}")
+    energy = energy_per_inference(measured)
+    if isinstance(energy, Absent):
+        if budgets.energy_j is not None or objective == "energy":
+            doubts.append(f"energy not measured: {energy.reason}")
+    elif budgets.energy_j is not None and energy > budgets.energy_j:
+        failures.append(f"{energy:.3g} J per inference are over the budget of {budgets.energy_j:g} J")
+
+
+def decide(
+    evidence: Mapping[str, Mapping[str, Evidence]], targets: Sequence[str], budgets: Budgets, objective: Objective
+) -> Decision:
+    """Judge every candidate on every target and choose.
+
+    Args:
+        evidence: target → recipe → evidence, for the recipes that gave an artifact.
+        targets: all targets asked for, also those that could not be reached.
+    """
+    verdicts = {
+        target: {recipe: judge(found, budgets, objective) for recipe, found in by_recipe.items()}
+        for target, by_recipe in evidence.items()
+    }
+    chosen_by_target: dict[str, str | None] = {}
+    for target in targets:
+        passing = {
+            recipe: found
+            for recipe, found in evidence.get(target, {}).items()
+            if verdicts[target][recipe].verdict == "pass"
+        }
+        chosen_by_target[target] = _best(passing, objective) if passing else None
+    everywhere = _passing_everywhere(verdicts, targets)
+    chosen = _best_over_all(evidence, everywhere, targets, objective) if everywhere else None
+    status = _status(verdicts, evidence, targets, chosen)
+    return Decision(
+        verdicts=verdicts,
+        chosen_by_target=chosen_by_target,
+        chosen=chosen,
+        status=status,
+        reason=_explain(evidence, verdicts, targets, chosen, objective),
+    )
+
+
+def _passing_everywhere(verdicts: Mapping[str, Mapping[str, Verdict]], targets: Sequence[str]) -> list[str]:
+    recipes = list(dict.fromkeys(recipe for by_recipe in verdicts.values() for recipe in by_recipe))
+    return [
+        recipe
+        for recipe in recipes
+        if all((v := verdicts.get(target, {}).get(recipe)) is not None and v.verdict == "pass" for target in targets)
+    ]
+
+
+def _status(
+    verdicts: Mapping[str, Mapping[str, Verdict]],
+    evidence: Mapping[str, Mapping[str, Evidence]],
+    targets: Sequence[str],
+    chosen: str | None,
+) -> Status:
+    if chosen is not None:
+        return "pass"
+    measured = [f.measured for by_recipe in evidence.values() for f in by_recipe.values()]
+    silent = [target for target in targets if not _any_measured(evidence.get(target, {}))]
+    if measured and silent:
+        return "device-error"
+    if any(v.verdict == "inconclusive" for by_recipe in verdicts.values() for v in by_recipe.values()):
+        return "inconclusive"
+    return "fail"
+
+
+def _any_measured(by_recipe: Mapping[str, Evidence]) -> bool:
+    return any(isinstance(found.measured, Measurement) for found in by_recipe.values())
+
+
+def _warm(evidence: Evidence) -> Summary:
+    assert isinstance(evidence.measured, Measurement)  # only passing candidates are ranked
+    return summarize(evidence.measured.warm_ns)
+
+
+def _cost(evidence: Evidence, objective: Objective) -> float:
+    """What the objective wants small."""
+    measured = evidence.measured
+    assert isinstance(measured, Measurement)
+    if objective == "size":
+        return float(evidence.artifact.size_bytes)
+    if objective == "memory":
+        return float(measured.peak_rss_bytes) if not isinstance(measured.peak_rss_bytes, Absent) else float("inf")
+    if objective == "quality":
+        drops = [value.drop for value in evidence.quality.metrics.values()]
+        return max(drops) if drops else -evidence.quality.fidelity["sqnr_db"]
+    if objective == "energy":
+        energy = energy_per_inference(measured)
+        return energy if not isinstance(energy, Absent) else float("inf")
+    return _warm(evidence).median
+
+
+def _best(passing: Mapping[str, Evidence], objective: Objective) -> str:
+    """The candidate with the least cost. Latencies whose intervals overlap are equal; the smaller file decides then."""
+    best = min(passing, key=lambda recipe: (_cost(passing[recipe], objective), passing[recipe].artifact.size_bytes))
+    if objective != "latency":
+        return best
+    fastest = _warm(passing[best])
+    level = [recipe for recipe in passing if recipe == best or intervals_overlap(fastest, _warm(passing[recipe]))]
+    return min(level, key=lambda recipe: (passing[recipe].artifact.size_bytes, _cost(passing[recipe], objective)))
+
+
+def _best_over_all(
+    evidence: Mapping[str, Mapping[str, Evidence]], recipes: Sequence[str], targets: Sequence[str], objective: Objective
+) -> str:
+    """With one target its best; with several the recipe whose cost, relative to each target's best, is least at worst."""
+    if len(targets) == 1:
+        return _best({recipe: evidence[targets[0]][recipe] for recipe in recipes}, objective)
+
+    def regret(recipe: str) -> float:
+        worst = 0.0
+        for target in targets:
+            costs = [_cost(evidence[target][other], objective) for other in recipes]
+            least, own = min(costs), _cost(evidence[target][recipe], objective)
+            worst = max(worst, own / least if least > 0 else own - least)
+        return worst
+
+    return min(recipes, key=lambda recipe: (regret(recipe), evidence[targets[0]][recipe].artifact.size_bytes))
+
+
+def _explain(
+    evidence: Mapping[str, Mapping[str, Evidence]],
+    verdicts: Mapping[str, Mapping[str, Verdict]],
+    targets: Sequence[str],
+    chosen: str | None,
+    objective: Objective,
+) -> str:
+    if chosen is None:
+        silent = [target for target in targets if not _any_measured(evidence.get(target, {}))]
+        if silent:
+            return f"no measurement from {', '.join(silent)}"
+        if not any(evidence.values()):
+            return "no recipe gave a model"
+        return "no candidate is within every budget" + (" on every target" if len(targets) > 1 else "")
+    best_at = {"latency": "fastest", "size": "smallest", "memory": "leanest", "energy": "thriftiest", "quality": "best"}
+    text = f"{chosen} is the {best_at[objective]} of those that pass"
+    if not chosen.endswith("-float32"):
+        return text
+    others = {r: v for r, v in verdicts[targets[0]].items() if not r.endswith("-float32")}
+    slower = [recipe for recipe, verdict in others.items() if verdict.verdict == "pass"]
+    failed = [recipe for recipe, verdict in others.items() if verdict.verdict != "pass"]
+    parts = []
+    if slower:
+        parts.append(f"{', '.join(slower)} pass too but are no better in {objective} here")
+    if failed:
+        parts.append(f"{', '.join(failed)} do not pass")
+    why = "; ".join(parts) or "there was no quantized candidate"
+    return f"keep float32 here: {why}"
+

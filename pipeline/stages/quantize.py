@@ -1,0 +1,54 @@
+"""quantize: one candidate per recipe, loaded and run once before it counts."""
+
+from typing import Any
+
+from pipeline.flow import Results, Step
+from pipeline.plugins import versions
+from pipeline.recipes.recipe import recipe
+from pipeline.records import Artifact, Exported, Prepared, Ranges
+from pipeline.samples import DataSpec
+from pipeline.stages.context import Context, Progress, refusing
+
+
+def quantize_step(
+    context: Context, name: str, prepared: Step, exported: Step, calibrated: Step | None, calibrate: DataSpec
+) -> Step:
+    """The candidate of recipe `name`; `calibrated` is given when the recipe starts from ranges."""
+    chosen = recipe(name)
+    tools = versions(*chosen.tools, "ai-edge-litert" if chosen.format == "tflite" else "onnxruntime")
+
+    def run(results: Results, report: Progress) -> Any:
+        source: Prepared = results[prepared]
+        float_model: Exported = results[exported]
+        ranges: Ranges | None = results[calibrated] if calibrated else None
+
+        def work() -> Artifact:
+            with context.scratch() as scratch:
+                output = scratch / f"candidate.{chosen.format}"
+                fields = context.worker.call(
+                    "pipeline.stages.candidate_jobs:quantize",
+                    report,
+                    name=name,
+                    source=context.store.path(source.blob),
+                    float_model=context.store.path(float_model.blob),
+                    ranges=context.store.path(ranges.blob) if ranges else None,
+                    calibrate=calibrate,
+                    inputs=source.inputs,
+                    base=context.base,
+                    output=output,
+                    scratch=scratch,
+                )
+                size = output.stat().st_size
+                return Artifact(
+                    recipe=name,
+                    format=chosen.format,
+                    blob=context.store.add_file(output),
+                    size_bytes=size,
+                    tools=tools,
+                    **fields,
+                )
+
+        return refusing("quantize", work)
+
+    needs = (prepared, exported, *((calibrated,) if calibrated else ()))
+    return Step(stage="quantize", name=name, run=run, records=(Artifact,), needs=needs, tools=tools)

@@ -181,8 +181,8 @@ class MeanStd(_Step):
     """Return `(x − mean) / std` as float32, per channel of the last axis (or one number for all)."""
 
     step: Literal["mean_std"] = "mean_std"
-    mean: tuple[Number, ...] = Field(min_length=1)
-    std: tuple[Annotated[Number, Field(gt=0)], ...] = Field(min_length=1)
+    mean: tuple[Number, ...]
+    std: tuple[Annotated[Number, Field(gt=0)], ...]
 
     def apply(self, array: Array) -> Array:
         channels = array.shape[-1] if array.ndim else 1
@@ -232,10 +232,11 @@ class Pad(_Step):
         have = _spatial(array)
         missing = [max(0, want - got) for want, got in zip(_pair(self.size), have, strict=True)]
         around = [(extra // 2, extra - extra // 2) for extra in missing]
-        value = array.dtype.type(self.value)
-        if value != self.value and np.issubdtype(array.dtype, np.integer):
-            raise ValueError(f"the value {self.value} does not exist in {array.dtype}")
-        return np.pad(array, [*around, (0, 0)], constant_values=value)
+        if np.issubdtype(array.dtype, np.integer):
+            limits = np.iinfo(array.dtype)
+            if not (self.value.is_integer() and limits.min <= self.value <= limits.max):
+                raise ValueError(f"the value {self.value:g} does not exist in {array.dtype}")
+        return np.pad(array, [*around, (0, 0)], constant_values=array.dtype.type(self.value))
 
 
 class Dtype(_Step):

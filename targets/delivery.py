@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from targets.agent.session import Session
-from targets.errors import DeployError, DiskFull, InputError
+from targets.errors import ConnectionLost, DeployError, DeviceTimeout, DiskFull, InputError
 from targets.transport import Progress, Transport
 
 # Room left for the agent, its locks and the file system's own growth.
@@ -47,9 +47,11 @@ def deliver(transport: Transport, session: Session, path: Path, digest: str, pro
         part = f"{session.parts}/{digest}.part"
         try:
             transport.write(source, size, part, progress)
+        except (ConnectionLost, DeviceTimeout):
+            session.close()  # the agent removes its parts when it ends; if it was killed, the next one sweeps them
+            raise
         except DeployError:
-            # Give the space back at once. With the link gone the agent does it when it ends, or the next one's sweep.
-            with suppress(DeployError):
+            with suppress(DeployError):  # give the space back at once; the first error is the one to tell
                 session.request("discard", step_s, {"sha256": digest})
             raise
     session.request("commit", step_s, {"sha256": digest})

@@ -313,7 +313,7 @@ class Agent:
         self.blobs.mkdir(parents=True, exist_ok=True)
         if self.lock_fd < 0:
             self.parts.mkdir(parents=True)
-            self.lock_fd = os.open(str(self.parts / "lock"), os.O_CREAT | os.O_RDWR, 0o600)
+            self.lock_fd = os.open(str(self.parts / "lock"), os.O_CREAT | os.O_RDONLY, 0o600)
             fcntl.flock(self.lock_fd, fcntl.LOCK_EX)
             self.sweep()
         return {"wire": list(WIRE), "pid": os.getpid(), "parts": str(self.parts)}
@@ -324,7 +324,7 @@ class Agent:
             if folder == self.parts:
                 continue
             try:
-                fd = os.open(str(folder / "lock"), os.O_RDWR)
+                fd = os.open(str(folder / "lock"), os.O_RDONLY)
             except FileNotFoundError:
                 # No lock yet: a session that is just being born, unless it has been so for a minute.
                 if time.time() - folder.stat().st_mtime > 60:
@@ -519,7 +519,8 @@ def import_runtime(model_format: str) -> tuple[str, str, Any]:
             troubles.append("%s %s cannot be imported (%s: %s)" % (name, version, type(fault).__name__, fault))
     found = ", ".join("%s %s" % pair for pair in distributions(MODULES).items()) or "none"
     detail = "; ".join(troubles) or "none of %s is installed" % " or ".join(RUNTIMES[model_format])
-    raise Refused("no-runtime", "no runtime for %s: %s; found: %s" % (model_format, detail, found))
+    message = "no runtime for %s: %s; found: %s" % (model_format, detail, found)
+    raise Refused("no-runtime", message, executable=sys.executable)
 
 
 def pick(arrays: Json, names: list[str], count: int, what: str) -> Any:

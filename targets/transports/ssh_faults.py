@@ -2,10 +2,10 @@
 
 import socket
 
-from paramiko import AuthenticationException, BadHostKeyException, ChannelException, PKey  # type: ignore[import-untyped]
+from paramiko import BadHostKeyException, ChannelException, PKey  # type: ignore[import-untyped]
 
 from targets.errors import AuthRefused, DeviceError, HostKeyRejected, Unreachable
-from targets.transports.ssh_link import StrictConnection, UnknownHostKey
+from targets.transports.ssh_link import KeysRefused, StrictConnection, UnknownHostKey
 
 
 def explain_connecting(fault: BaseException, connection: StrictConnection) -> DeviceError:
@@ -17,7 +17,7 @@ def explain_connecting(fault: BaseException, connection: StrictConnection) -> De
         return _unknown_key(spec.name, fault)
     if isinstance(fault, BadHostKeyException):
         return _changed_key(connection, fault)
-    if isinstance(fault, AuthenticationException) and hasattr(fault, "tried"):
+    if isinstance(fault, KeysRefused) and not fault.silent:
         return _refused(connection, fault.tried)
     if isinstance(fault, socket.gaierror):
         hint = f"correct `host:` of target {spec.name}, or check the name service"

@@ -6,12 +6,13 @@ here. Imported by `targets.transports.ssh` alone.
 
 import logging
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from fabric import Config, Connection  # type: ignore[import-untyped]
-from paramiko import Agent, HostKeys, PKey, RejectPolicy, SSHClient, SSHException  # type: ignore[import-untyped]
+from paramiko import Agent, AuthenticationException, HostKeys, PKey, RejectPolicy, SSHClient, SSHException  # type: ignore[import-untyped]
 from paramiko.auth_strategy import AuthSource, AuthStrategy, InMemoryPrivateKey, OnDiskPrivateKey  # type: ignore[import-untyped]
 
 from targets.errors import UsageError
@@ -30,6 +31,14 @@ class UnknownHostKey(SSHException):  # type: ignore[misc]
     def __init__(self, host: str, key: PKey, looked_in: list[str]) -> None:
         super().__init__(f"{host} is not in {looked_in}")
         self.host, self.key, self.looked_in = host, key, looked_in
+
+
+class KeysRefused(SSHException):  # type: ignore[misc]
+    """No key was accepted; `silent` when the server said nothing rather than no."""
+
+    def __init__(self, tried: list[str], *, silent: bool) -> None:
+        super().__init__("no answer while authenticating" if silent else "no key was accepted")
+        self.tried, self.silent = tried, silent
 
 
 class _NamingRejectPolicy(RejectPolicy):  # type: ignore[misc]
@@ -81,11 +90,13 @@ class KeyStrategy(AuthStrategy):  # type: ignore[misc]
             yield OnDiskPrivateKey(self._username, "python-config", path, key)
 
     def authenticate(self, transport: Any) -> Any:
+        start = time.monotonic()
         try:
             return super().authenticate(transport)
-        except Exception as fault:
-            fault.tried = self.tried  # type: ignore[attr-defined]  # for the one place that words the error
-            raise
+        except AuthenticationException as fault:
+            # paramiko words a server that fell silent as a refusal, too.
+            silent = time.monotonic() - start >= transport.auth_timeout
+            raise KeysRefused(self.tried, silent=silent) from fault
         finally:
             if self._agent is not None:
                 self._agent.close()

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pipeline.records import (
     CandidateReport,
     Decision,
     Measured,
+    Picture,
     Prepared,
     Pushed,
     Quality,
@@ -132,7 +134,8 @@ def report_step(
             release=release.id if isinstance(release, Release) else "",
         )
         _copy_models(context, out, whole)
-        write_all(whole, out, context.store.path)
+        whole = _with_pictures(context, out, whole)
+        write_all(whole, out, out)
         return whole
 
     steps = (prepared, packaged, *quantized.values(), *validated.values(), *pushed.values(), *measured.values(), gated)
@@ -199,12 +202,13 @@ def _refused(name: str, format: Any, refusal: Refusal, artifact: Artifact | None
 
 def _overall(targets: Mapping[str, TargetResult]) -> tuple[VerdictKind, str]:
     """The worst verdict over the targets, with the reasons of those that gave it."""
-    for verdict in ("fail", "inconclusive"):
+    kinds: tuple[VerdictKind, ...] = ("fail", "inconclusive")
+    for verdict in kinds:
         reasons = {target: result.reason for target, result in targets.items() if result.verdict == verdict}
         if reasons:
             shown = set(reasons.values())
             text = shown.pop() if len(shown) == 1 else "; ".join(f"{t}: {r}" for t, r in reasons.items())
-            return verdict, text  # type: ignore[return-value]
+            return verdict, text
     return "pass", "within every budget"
 
 
@@ -255,6 +259,28 @@ def _failed(record: object) -> Failed:
     if isinstance(record, Failed):
         return record
     return Failed(code="not-pushed", message=record.reason if isinstance(record, Refusal) else "not pushed")
+
+
+def _with_pictures(context: Context, out: Path, report: Report) -> Report:
+    """The report with its pictures as files under `pictures/`, named by content (most are shared by all candidates)."""
+    folder = out / "pictures"
+    shutil.rmtree(folder, ignore_errors=True)
+
+    def placed(digest: str) -> str:
+        if not digest:
+            return ""
+        path = folder / f"{digest[:16]}.png"
+        if not path.exists():
+            folder.mkdir(exist_ok=True)
+            shutil.copyfile(context.store.path(digest), path)
+        return path.relative_to(out).as_posix()
+
+    def on_disk(picture: Picture) -> Picture:
+        kinds = ("input", "reference", "candidate", "error_map", "truth")
+        return replace(picture, **{kind: placed(getattr(picture, kind)) for kind in kinds})
+
+    candidates = tuple(replace(c, pictures=tuple(map(on_disk, c.pictures))) for c in report.candidates)
+    return replace(report, candidates=candidates)
 
 
 def _copy_models(context: Context, out: Path, report: Report) -> None:

@@ -1,0 +1,60 @@
+"""The worker's process: `python -P -m pipeline.worker_child PIPE PARENT`, started by `pipeline.worker.Worker`."""
+
+import ctypes
+import importlib
+import os
+import signal
+import sys
+import traceback
+from multiprocessing.connection import Connection
+
+from pipeline.errors import DeployError
+
+_PR_SET_PDEATHSIG = 1
+
+
+def serve(pipe: Connection) -> None:
+    """Take jobs until the pipe closes."""
+
+    def report(done: int, total: int) -> None:
+        pipe.send(("progress", (done, total)))
+
+    while True:
+        try:
+            job, arguments = pipe.recv()
+        except EOFError:
+            return
+        try:
+            module, _, function = job.partition(":")
+            result = getattr(importlib.import_module(module), function)(report=report, **arguments)
+            answer = ("result", result)
+        except DeployError as error:
+            answer = ("ours", error)
+        except Exception as error:  # whatever a converter raises becomes a failed job, never a lost worker
+            traceback.print_exc()
+            answer = ("raised", _described(error))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pipe.send(answer)
+
+
+def _described(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:500]}" if lines else type(error).__name__
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel end this process when the parent is gone, however it went (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    _die_with(int(sys.argv[2]))
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # calibration and references must not depend on a GPU
+    sys.path.append(os.getcwd())  # `module:function` of the user's own
+    serve(Connection(int(sys.argv[1])))

@@ -4,8 +4,8 @@
         ...
         return f1
 
-outputs: dict of output name -> [N, ...], all samples stacked in order, without the batch axis; a list of arrays when
-their shapes differ. Always a dict, also with one output.
+outputs: dict of output name -> [N, ...], all samples stacked in order, without the batch axis of 1; a list of arrays
+when their shapes differ. Always a dict, also with one output.
 truth: [N, ...] stacked likewise, a list when shapes differ, None when the data has none.
 Returns a number; or [N] scores, one per sample, whose mean is the value; or a dict of name -> either.
 
@@ -44,7 +44,8 @@ class UserFunction:
         self._count += 1
         for name, array in outputs.items():
             # A copy: runtimes hand out views of buffers that the next inference overwrites.
-            self._outputs.setdefault(name, []).append(np.array(array)[0])
+            own = np.array(array)
+            self._outputs.setdefault(name, []).append(own[0] if own.ndim and own.shape[0] == 1 else own)
         if truth is not None:
             self._truths.append(truth)
 

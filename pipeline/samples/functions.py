@@ -28,7 +28,6 @@ class FunctionSource:
             )
         self._reference = spec.path
         self._function = load_function(spec.path, base)
-        self._ranks = {tensor.name: len(tensor.shape) for tensor in signature}
         self._count = sum(1 for _ in self._items())
         if not self._count:
             raise InputError(f"{spec.path} yielded no samples", hint="yield {input name: array} at least once")
@@ -64,7 +63,7 @@ class FunctionSource:
                 item = next(running)
             except StopIteration:
                 return
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise user_error(self._reference, error) from error
             yield item
 
@@ -76,19 +75,8 @@ class FunctionSource:
                 f"{name}: got {type(item).__name__}",
                 hint="yield {input name: array}, or the pair ({input name: array}, truth)",
             )
-        arrays = {key: self._unbatched(name, key, _array(name, key, value)) for key, value in inputs.items()}
+        arrays = {key: _array(name, key, value) for key, value in inputs.items()}
         return Raw(id=name, inputs=arrays, truth=None if truth is None else _array(name, "truth", truth))
-
-    def _unbatched(self, name: str, key: str, array: NDArray[Any]) -> NDArray[Any]:
-        rank = self._ranks.get(key)
-        if rank is None or array.ndim != rank:
-            return array  # a wrong name or rank is reported by the check against the signature
-        if array.shape[0] != 1:
-            raise InputError(
-                f"{name}: input {key!r} has a batch axis of {array.shape[0]}",
-                hint="yield one sample at a time, without the batch axis or with a batch of 1",
-            )
-        return np.asarray(array[0])
 
 
 def _array(name: str, key: str, value: object) -> NDArray[Any]:

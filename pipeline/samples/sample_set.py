@@ -11,6 +11,7 @@ from pipeline.errors import InputError, UsageError
 from pipeline.records import DataSummary
 from targets.records import TensorSpec
 
+from .batching import without_batch
 from .checks import fit
 from .preprocess import apply_steps
 from .sample import Array, Raw, Sample, digest_arrays
@@ -28,6 +29,7 @@ class SampleSet:
     def __init__(self, spec: DataSpec, signature: Sequence[TensorSpec], source: Source) -> None:
         self._spec = spec
         self._signature = tuple(signature)
+        self._tensors = {tensor.name: tensor for tensor in signature}
         self._source = source
         self._indices = _chosen(len(source), spec)
         self._summary: DataSummary | None = None
@@ -81,8 +83,13 @@ class SampleSet:
     def _make(self, raw: Raw, notes: list[str]) -> Sample:
         inputs: dict[str, Array] = {}
         for name, array in raw.inputs.items():
+            if name not in self._tensors:
+                inputs[name] = array  # reported by the check against the signature
+                continue
+            array, batch = without_batch(raw.id, self._tensors[name], array)
             try:
-                inputs[name] = apply_steps(self._spec.steps(name), array)[None]
+                made = apply_steps(self._spec.steps(name), array)
+                inputs[name] = made[None] if batch else made
             except ValueError as error:
                 raise InputError(
                     f"{raw.id}: input {name!r}: {error}", hint="change the steps of `preprocess`, or this sample"

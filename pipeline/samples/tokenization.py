@@ -38,6 +38,13 @@ def open_tokenizer(tokenizer: str, base: Path) -> Encode:
 
 
 def _characters(vocabulary: dict[str, int], path: Path) -> Encode:
+    # GPT-2's vocab.json holds every byte as a character too: read letter by letter it would be silently wrong.
+    words = [key for key in vocabulary if len(key) > 1 and key[0] not in "<["]
+    if words:
+        raise InputError(
+            f"{path}: {words[0]!r} is no character, this is a vocabulary of words",
+            hint="use the tokenizer.json that belongs to it",
+        )
     unknown = next((vocabulary[key] for key in _UNKNOWN if key in vocabulary), None)
 
     def encode(text: str) -> Ids:

@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,11 +44,11 @@ def call(what: str, function: Callable[..., Any], *arguments: object) -> Any:
     """Call the user's function; whatever it raises becomes an InputError naming its file and line."""
     try:
         return function(*arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise user_error(what, error) from error
 
 
-def user_error(what: str, error: Exception) -> InputError:
+def user_error(what: str, error: BaseException) -> InputError:
     """Say where in the user's code an exception came from: the innermost frame outside installed packages."""
     frames = traceback.extract_tb(error.__traceback__)
     outside = [frame for frame in frames if not _installed(frame.filename)]
@@ -60,8 +61,8 @@ def user_error(what: str, error: Exception) -> InputError:
 
 def _installed(filename: str) -> bool:
     # Our own frames stand between the user's and ours; frozen importlib frames have names such as <frozen …>.
-    own = str(Path(__file__).resolve().parents[1])
-    return filename.startswith(("<", own, sys.base_prefix)) or "site-packages" in filename
+    own, standard = str(Path(__file__).resolve().parents[1]), sysconfig.get_path("stdlib")
+    return filename.startswith(("<", own, standard)) or "site-packages" in filename
 
 
 def _load_file(path: Path, reference: str) -> ModuleType:
@@ -79,7 +80,7 @@ def _load_file(path: Path, reference: str) -> ModuleType:
     try:
         with _import_path(path.parent):
             spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise user_error(f"importing {path.name}", error) from error
     return module
@@ -93,7 +94,7 @@ def _load_module(name: str, base: Path) -> ModuleType:
         if error.name and name.startswith(error.name):
             raise UsageError(f"there is no module {name!r}", hint="install it, or write `path/file.py:name`") from error
         raise user_error(f"importing {name}", error) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise user_error(f"importing {name}", error) from error
 
 

@@ -253,6 +253,12 @@ def test_ragged_outputs_come_as_a_list_and_no_truth_as_none(quality):
     assert score("quality.py:own", [([[1.0]], None), ([[1.0, 2.0]], None)], base)["own"].value == 2
 
 
+def test_outputs_without_a_batch_axis_reach_the_user_whole(quality):
+    base = quality("    return outputs['state'].shape[1] * 10 + outputs['scalar'].ndim\n")
+    outputs = {"state": np.zeros((2, 1, 3)), "scalar": np.float32(1)}
+    assert score("quality.py:own", [(outputs, None)], base)["own"].value == 21
+
+
 def test_the_users_metric_survives_a_runtime_that_reuses_its_buffer(quality):
     metrics = open_metrics(["quality.py:own"], quality("    return float(outputs['y'][0, 0])\n"))
     buffer = np.array([[1.0]])

@@ -123,3 +123,25 @@ def test_one_list_of_steps_for_two_inputs_is_refused(tmp_path):
     first = next(iter(open_samples(spec, (X, Y), tmp_path)))
     assert np.array_equal(first.inputs["x"][0], rows(3)[0] * 2)
     assert first.inputs["y"].sum() == 0
+
+
+def test_states_and_scalars_have_no_batch_axis(tmp_path):
+    signature = (
+        TensorSpec(name="sound", shape=(1, 6), dtype="float32"),
+        TensorSpec(name="state", shape=(2, 1, 3), dtype="float32"),
+        TensorSpec(name="rate", shape=(), dtype="int64"),
+    )
+    sound, state = np.random.default_rng(0).random((4, 6), np.float32), np.ones((4, 2, 1, 3), np.float32)
+    np.savez(tmp_path / "s.npz", sound=sound, state=state, rate=np.full(4, 16000))
+    for sample in open_samples(DataSpec(path="s.npz"), signature, tmp_path):
+        assert [sample.inputs[name].shape for name in ("sound", "state", "rate")] == [(1, 6), (2, 1, 3), ()]
+    np.savez(tmp_path / "s.npz", sound=sound[:, None], state=state, rate=np.full(4, 16000))
+    first = next(iter(open_samples(DataSpec(path="s.npz"), signature, tmp_path)))
+    assert np.array_equal(first.inputs["sound"], sound[:1])
+
+
+@pytest.mark.parametrize("first_axis", [1, -1])
+def test_a_batch_of_several_is_refused_also_where_the_batch_is_free(tmp_path, first_axis):
+    np.save(tmp_path / "s.npy", np.zeros((5, 3, 4), np.float32))
+    signature = (TensorSpec(name="x", shape=(first_axis, 4), dtype="float32"),)
+    assert "s.npy[0]: input 'x' has a batch axis of 3" in failure(tmp_path, signature, path="s.npy").message

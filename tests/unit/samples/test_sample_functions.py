@@ -125,6 +125,15 @@ def test_functions_that_cannot_be_loaded(tmp_path, write):
         load_function("json", tmp_path)
 
 
+def test_a_module_that_exits_does_not_end_the_run(tmp_path, write):
+    write("import sys\nsys.exit(3)\n", "exits.py")
+    with pytest.raises(InputError, match=r"exits\.py:4: importing exits\.py raised SystemExit: 3"):
+        load_function("exits.py:f", tmp_path)
+    write("def samples():\n    yield {'x': [1.0, 2.0]}\n    raise SystemExit(4)\n")
+    with pytest.raises(InputError, match=r"loader\.py:5: .*SystemExit: 4"):
+        opened(tmp_path)
+
+
 def test_two_files_of_one_name_are_two_modules(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

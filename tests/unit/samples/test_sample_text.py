@@ -100,7 +100,12 @@ def test_bad_texts_and_tokenizers_are_named(base):
     with pytest.raises(InputError, match=r"novel\.txt: is not UTF-8"):
         seen(base, 4)
     (base / "novel.txt").write_text("abcdefghij")
-    for text, message in (("{", "is not JSON"), ("[]", "is no tokenizer"), ('{"a": 1.5}', "is no tokenizer")):
+    for text, message in (
+        ("{", "is not JSON"),
+        ("[]", "is no tokenizer"),
+        ('{"a": 1, "the": 2}', "'the' is no character"),
+        ('{"a": 1.5}', "is no tokenizer"),
+    ):
         (base / "vocab.json").write_text(text)
         with pytest.raises(InputError, match=rf"vocab\.json: {message}"):
             seen(base, 4)
@@ -150,7 +155,7 @@ def test_a_hugging_face_tokenizer_is_read_or_its_package_named(tmp_path):
         return
     # The truncation stored in the file must not cut the text.
     assert open_tokenizer("tokenizer.json", tmp_path)("a b c a").tolist() == [0, 1, 2, 0]
-    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": 3}))
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {}}))
     with pytest.raises(InputError, match=r"tokenizer\.json: cannot be read as a tokenizer"):
         open_tokenizer("tokenizer.json", tmp_path)
 

@@ -7,7 +7,7 @@ the field, rather than writing a `null` that a reader would take for "not measur
 
 import json
 import math
-from functools import lru_cache
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -52,7 +52,8 @@ def decode(kind: type[T], data: bytes) -> T:
         # pydantic reads NaN and 1e999 although neither is a JSON number; the first pass keeps them out.
         _refuse_non_finite(json.loads(data), name)
         # Strict: a number that was written as text is damage, not something to be guessed right.
-        return _adapter(kind).validate_json(data, strict=True)
+        record: T = _adapter(kind).validate_json(data, strict=True)
+        return record
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole document"
@@ -72,8 +73,12 @@ def _damaged(name: str, why: str) -> DamagedRecord:
     )
 
 
-@lru_cache(maxsize=None)
 def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return _cached_adapter(kind)
+
+
+@cache
+def _cached_adapter(kind: Any) -> TypeAdapter[Any]:
     # Building one takes milliseconds, using it microseconds.
     return TypeAdapter(kind)
 

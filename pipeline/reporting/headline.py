@@ -1,0 +1,100 @@
+"""The verdict of a run in one sentence that needs no table beside it."""
+
+from pipeline.records import CandidateReport, MetricValue, Report, Status, Summary, VerdictKind
+from pipeline.reporting import quantities
+from pipeline.reporting.comparison import baseline_of, sqnr
+from targets.records import Facts
+
+STATUS_WORDS: dict[Status, str] = {
+    "pass": "Pass",
+    "fail": "Fail",
+    "device-error": "Device error",
+    "inconclusive": "Inconclusive",
+}
+VERDICT_WORDS: dict[VerdictKind, str] = {
+    "pass": "pass",
+    "fail": "fail",
+    "refused": "refused",
+    "inconclusive": "inconclusive",
+}
+# A shape for each verdict, so that none is told by colour alone.
+VERDICT_SIGNS: dict[VerdictKind, str] = {"pass": "✓", "fail": "✗", "refused": "⊘", "inconclusive": "?"}
+STATUS_SIGNS: dict[Status, str] = {"pass": "✓", "fail": "✗", "device-error": "!", "inconclusive": "?"}
+
+
+def headline(report: Report) -> str:
+    chosen = next((c for c in report.candidates if c.recipe == report.chosen), None)
+    reason = report.reason.strip().rstrip(".")
+    if chosen is None:
+        opening = {
+            "pass": "Nothing is chosen",
+            "fail": "Nothing passes",
+            "device-error": "No verdict, a device failed",
+            "inconclusive": "No verdict, the evidence does not decide",
+        }[report.status]
+        return f"{opening}: {reason}" if reason else opening
+    base = baseline_of(report)
+    if base is chosen:
+        return f"Keep {chosen.recipe}: {reason}" if reason else f"Keep {chosen.recipe}"
+    parts = [*_against(report, chosen, base), *_quality(chosen)]
+    return f"Ship {chosen.recipe}: {', '.join(parts)}" if parts else f"Ship {chosen.recipe}"
+
+
+def by_target(report: Report) -> str:
+    """What each device gets, when that is not the same everywhere; else nothing."""
+    picks = report.chosen_by_target
+    if all(pick == report.chosen for pick in picks.values()):
+        return ""
+    return "; ".join(f"{target}: {pick or 'nothing passes'}" for target, pick in picks.items())
+
+
+def _against(report: Report, chosen: CandidateReport, base: CandidateReport | None) -> list[str]:
+    if base is None:
+        return []
+    parts = []
+    if base.size_bytes and chosen.size_bytes:
+        parts.append(_factor(base.size_bytes / chosen.size_bytes, "smaller", "larger", "the same size"))
+    ratios = []
+    for target, result in chosen.targets.items():
+        other = base.targets.get(target)
+        if other and isinstance(result.warm_ms, Summary) and isinstance(other.warm_ms, Summary):
+            ratios.append((target, other.warm_ms.median / result.warm_ms.median))
+    if len(ratios) == 1:
+        parts.append(_factor(ratios[0][1], "faster", "slower", "as fast"))
+    elif 1 < len(ratios) <= 3:
+        parts.append(" and ".join(f"{_factor(r, 'faster', 'slower', 'as fast')} on {name}" for name, r in ratios))
+    elif ratios:
+        low, high = min(r for _, r in ratios), max(r for _, r in ratios)
+        parts.append(f"{quantities.number(low, 2)}–{quantities.number(high, 2)}× the speed on {len(ratios)} devices")
+    if parts:
+        parts[-1] += f" {'as' if parts[-1].endswith(('as fast', 'same size')) else 'than'} {base.recipe}"
+        parts[-1] += _emulated(report)
+    return parts
+
+
+def _emulated(report: Report) -> str:
+    names = [name for name, facts in report.facts.items() if isinstance(facts, Facts) and facts.emulated]
+    return f" (emulated: {', '.join(names)})" if names else ""
+
+
+def _factor(ratio: float, more: str, less: str, equal: str) -> str:
+    # Two digits are what is spoken; a difference they do not show is not worth a sentence.
+    if 0.95 < ratio < 1.05:
+        return equal
+    return f"{quantities.number(max(ratio, 1 / ratio), 2)}× {more if ratio > 1 else less}"
+
+
+def _quality(chosen: CandidateReport) -> list[str]:
+    for name, metric in chosen.metrics.items():
+        return [_lost(name, metric)]
+    if "sqnr_db" in chosen.fidelity:
+        return [f"SQNR against float {sqnr(chosen)}"]
+    return []
+
+
+def _lost(name: str, metric: MetricValue) -> str:
+    places = 2 if abs(metric.reference) >= 10 else 3
+    amount = quantities.signed(abs(metric.drop), places).lstrip("+±")
+    if amount == "0":
+        return f"no {name} lost"
+    return f"{quantities.with_unit(amount, metric.unit)} {name} {'lost' if metric.drop > 0 else 'gained'}"

@@ -1,5 +1,6 @@
 """Reading `.npz` and `.npy` files, memory-mapped where the file allows."""
 
+import math
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -53,7 +54,10 @@ def _open_entry(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) ->
         shape, fortran, dtype = read(file)
         if dtype.hasobject:
             raise ValueError(f"{entry.filename} holds Python objects")
-        if not np.prod(shape):
+        # A map reads on past the end of a lying entry, into the next one.
+        if math.prod(shape) * dtype.itemsize > entry.file_size:
+            raise ValueError(f"{entry.filename} is shorter than its header says")
+        if not math.prod(shape):
             return np.empty(shape, dtype)
         return np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran else "C")
 

@@ -186,6 +186,11 @@ def test_logits_are_detected():
     assert score("bits_per_char", [([[3.0, 3.0, -1e9]], 0)])["bits_per_char"].value == pytest.approx(1)
 
 
+def test_a_nan_in_the_first_sample_does_not_decide_what_the_scores_are():
+    found = score("bits_per_char", [([[np.nan, 0.75]], 1), ([[0.25, 0.75]], 0)])["bits_per_char"]
+    assert found.per_sample == pytest.approx((23, 2))
+
+
 def test_certainty_about_everything_does_not_win():
     ones = {"name": "bits_per_char", "scores": "probabilities"}
     assert score(ones, [([[1.0, 1.0, 1.0, 1.0]], 0)])["bits_per_char"].value == pytest.approx(2)

@@ -1,5 +1,6 @@
 """`.npz` and `.npy`: mapped where possible, aligned, and refused with a name."""
 
+import io
 import zipfile
 from pathlib import Path
 
@@ -145,3 +146,12 @@ def test_a_batch_of_several_is_refused_also_where_the_batch_is_free(tmp_path, fi
     np.save(tmp_path / "s.npy", np.zeros((5, 3, 4), np.float32))
     signature = (TensorSpec(name="x", shape=(first_axis, 4), dtype="float32"),)
     assert "s.npy[0]: input 'x' has a batch axis of 3" in failure(tmp_path, signature, path="s.npy").message
+
+
+def test_an_entry_that_is_shorter_than_its_header_says(tmp_path):
+    buffer = io.BytesIO()
+    np.save(buffer, rows(2))
+    with zipfile.ZipFile(tmp_path / "s.npz", "w") as archive:
+        archive.writestr("x.npy", buffer.getvalue()[:-16])
+        archive.writestr("y.npy", buffer.getvalue())
+    assert "s.npz: cannot be read as arrays: x.npy is shorter" in failure(tmp_path, path="s.npz").message

@@ -48,14 +48,14 @@ def _open_entry(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) ->
     with path.open("rb") as file:
         file.seek(entry.header_offset)
         _, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
-        file.seek(name_bytes + extra_bytes, 1)
+        start = file.seek(name_bytes + extra_bytes, 1)
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)
         if dtype.hasobject:
             raise ValueError(f"{entry.filename} holds Python objects")
         # A map reads on past the end of a lying entry, into the next one.
-        if math.prod(shape) * dtype.itemsize > entry.file_size:
+        if file.tell() - start + math.prod(shape) * dtype.itemsize > entry.file_size:
             raise ValueError(f"{entry.filename} is shorter than its header says")
         if not math.prod(shape):
             return np.empty(shape, dtype)

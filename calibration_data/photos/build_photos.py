@@ -1,7 +1,8 @@
 """Rebuild the example's photos from the scikit-image wheel (0.26.0): `python build_photos.py` in this folder.
 
-Every photo is free to redistribute (NOTICE.md). Tiles of 192×192 pixels are cut at full resolution; the pipeline
-shrinks them to 96×96 for the model and keeps the tile itself as the ground truth. No photo gives tiles to both sets.
+Every photo is free to redistribute (NOTICE.md) and serves one set only. Of each there is the whole picture, cut square
+and shrunk, and pieces at full resolution. All are 192×192 pixels: the pipeline shrinks them to 96×96 for the model and
+keeps the 192×192 ones as the ground truth.
 """
 
 from pathlib import Path
@@ -10,30 +11,36 @@ import skimage
 from PIL import Image
 
 SIDE = 192
-# photo -> left, top corner of each tile
-CALIBRATE = {
-    "coffee.png": [(10, 10), (204, 100), (330, 180), (400, 20)],
-    "rocket.jpg": [(60, 30), (224, 120), (240, 230), (440, 230)],
-    "hubble_deep_field.jpg": [(100, 100), (500, 300), (700, 600), (300, 620)],
-}
-TEST = {
-    "astronaut.png": [(140, 10), (20, 300), (300, 150)],
-    "chelsea.png": [(60, 50), (130, 90), (250, 100)],
-}
+CALIBRATE = ("hubble_deep_field.jpg", "retina.jpg", "rocket.jpg")
+TEST = ("astronaut.png", "chelsea.png", "coffee.png")
 
 
-def build(photos: dict[str, list[tuple[int, int]]], folder: Path) -> None:
-    """Cut the tiles of each photo into `folder`."""
-    source = Path(skimage.__file__).parent / "data"
-    folder.mkdir(exist_ok=True)
-    for name, corners in photos.items():
-        image = Image.open(source / name).convert("RGB")
-        for number, (left, top) in enumerate(corners, 1):
-            tile = image.crop((left, top, left + SIDE, top + SIDE))
-            tile.save(folder / f"{Path(name).stem}_{number}.png", optimize=True)
+def whole(image: Image.Image) -> Image.Image:
+    """The largest centred square, shrunk."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+
+
+def piece(image: Image.Image, across: float, down: float) -> Image.Image:
+    """A piece at full resolution; (0.5, 0.5) is the centre, (0, 0) the left top corner."""
+    left, top = round((image.width - SIDE) * across), round((image.height - SIDE) * down)
+    return image.crop((left, top, left + SIDE, top + SIDE))
+
+
+def build() -> None:
+    """Write both sets beside this file."""
+    here, source = Path(__file__).parent, Path(skimage.__file__).parent / "data"
+    for folder, photos, places in (
+        ("calibrate", CALIBRATE, ((0.5, 0.5), (0.25, 0.75), (0.75, 0.25))),
+        ("test", TEST, ((0.5, 0.5),)),
+    ):
+        (here / folder).mkdir(exist_ok=True)
+        for name in photos:
+            image = Image.open(source / name).convert("RGB")
+            for number, tile in enumerate([whole(image), *(piece(image, *place) for place in places)]):
+                tile.save(here / folder / f"{Path(name).stem}_{number}.png", optimize=True)
 
 
 if __name__ == "__main__":
-    here = Path(__file__).parent
-    build(CALIBRATE, here / "calibrate")
-    build(TEST, here / "test")
+    build()

@@ -54,9 +54,13 @@ def run(
     if as_json:
         sys.stdout.write(codec.canonical(codec.plain(report)).decode() + "\n")
     else:
-        from pipeline.reporting.console import show
+        from rich.console import Console
 
-        show(report, out)
+        from pipeline.reporting.console import ReportView
+
+        console = Console()
+        console.print(ReportView(report))
+        console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
     raise click.exceptions.Exit(_EXIT_CODES[report.status])
 
 

@@ -21,6 +21,8 @@ Progress = Callable[[int, int], None]  # (sent_bytes, total_bytes)
 
 # Large enough that Python's cost per chunk vanishes, small enough for a progress bar on a slow link.
 CHUNK_BYTES = 256 * 1024
+# An SD card may flush for half a minute before it takes the next byte; a device that takes none for a whole one hangs.
+STALL_S = 60.0
 STDERR_TAIL_BYTES = 8000
 
 _ERRNO_CLASSES: dict[int, type[DeviceError]] = {

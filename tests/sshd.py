@@ -48,6 +48,8 @@ class Sshd:
 
     folder: Path
     extra: str = ""
+    address: str = "127.0.0.1"
+    inside: tuple[str, ...] = ()  # a command that runs sshd elsewhere, such as in a network namespace
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +62,7 @@ class Sshd:
 
     def known_hosts_line(self) -> str:
         kind, key = (self.folder / "host_key.pub").read_text().split()[:2]
-        return f"[127.0.0.1]:{self.port} {kind} {key}\n"
+        return f"[{self.address}]:{self.port} {kind} {key}\n"
 
     def __enter__(self) -> Self:
         require_sshd()
@@ -70,17 +72,19 @@ class Sshd:
         authorized.write_text((self.folder / "identity.pub").read_text())
         config = self.folder / "sshd_config"
         config.write_text(
-            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.host_key}\n"
+            f"Port {self.port}\nListenAddress {self.address}\nHostKey {self.host_key}\n"
             f"AuthorizedKeysFile {authorized}\nPidFile {self.folder}/sshd.pid\n"
             "UsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nStrictModes no\nUseDNS no\n"
             f"PermitRootLogin yes\n{self.extra}\n"
         )
         self.log = (self.folder / "sshd.log").open("wb")
-        self.process = subprocess.Popen([SSHD, "-D", "-e", "-f", config], stderr=self.log, start_new_session=True)
+        self.process = subprocess.Popen(
+            [*self.inside, SSHD, "-D", "-e", "-f", config], stderr=self.log, start_new_session=True
+        )
         end = time.monotonic() + START_S
         while time.monotonic() < end:
             with socket.socket() as sock:
-                if sock.connect_ex(("127.0.0.1", self.port)) == 0:
+                if sock.connect_ex((self.address, self.port)) == 0:
                     return self
             time.sleep(0.02)
         self.stop()

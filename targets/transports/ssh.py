@@ -10,9 +10,9 @@ from typing import BinaryIO
 
 from paramiko import Channel, SSHException  # type: ignore[import-untyped]
 
-from targets.errors import ConnectionLost, DeployError
+from targets.errors import ConnectionLost, DeployError, DeviceTimeout
 from targets.records import TargetSpec
-from targets.transport import CHUNK_BYTES, Finished, Progress, Stream, Transport
+from targets.transport import CHUNK_BYTES, STALL_S, Finished, Progress, Stream, Transport
 from targets.transports.ssh_faults import explain_connecting
 from targets.transports.ssh_link import StrictConnection, make_connection
 
@@ -86,14 +86,17 @@ class SshTransport(Transport):
             sent = 0
             try:
                 while chunk := source.read(CHUNK_BYTES):
-                    channel.settimeout(max(0.1, deadline - time.monotonic()))
+                    channel.settimeout(min(STALL_S, max(0.1, deadline - time.monotonic())))
                     channel.sendall(chunk)
                     sent += len(chunk)
                     if progress:
                         progress(sent, size_bytes)
                 channel.shutdown_write()
             except TimeoutError:
-                raise
+                if time.monotonic() > deadline:
+                    raise
+                message = f"{self.spec.name}: the device took no byte for {STALL_S:g} s"
+                raise DeviceTimeout(message, hint="check its storage and its load") from None
             except OSError:
                 if not self._alive():
                     raise EOFError from None

@@ -8,12 +8,14 @@ import logging
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fabric import Config, Connection  # type: ignore[import-untyped]
 from paramiko import Agent, AuthenticationException, HostKeys, PKey, RejectPolicy, SSHClient, SSHException  # type: ignore[import-untyped]
 from paramiko.auth_strategy import AuthSource, AuthStrategy, InMemoryPrivateKey, OnDiskPrivateKey  # type: ignore[import-untyped]
+from paramiko.hostkeys import HostKeyEntry, InvalidHostKey  # type: ignore[import-untyped]
 
 from targets.errors import UsageError
 from targets.records import TargetSpec
@@ -121,8 +123,7 @@ class StrictConnection(Connection):  # type: ignore[misc]
         self.client.set_missing_host_key_policy(_NamingRejectPolicy(looked_in))
         for path in looked_in:
             if Path(path).is_file():
-                self.client.load_system_host_keys(path)
-                _drop_revoked(self.client._system_host_keys, Path(path))
+                _load_host_keys(self.client.get_host_keys(), Path(path))
 
     def _known_hosts_files(self) -> list[str]:
         if self.target.known_hosts:
@@ -154,13 +155,21 @@ class StrictConnection(Connection):  # type: ignore[misc]
             self.gateway.close()
 
 
-def _drop_revoked(keys: HostKeys, path: Path) -> None:
-    """Forget keys the file marks @revoked; paramiko skips such lines, which would leave the key trusted."""
+def _load_host_keys(keys: HostKeys, path: Path) -> None:
+    """Add the file's keys, but none that it marks @revoked.
+
+    paramiko's own loader fails on any line with a marker, and would trust a revoked key that is also listed.
+    Certificate authorities and host patterns are not understood, so such hosts count as unknown.
+    """
+    entries, revoked = [], set()
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         fields = line.split()
         if len(fields) >= 4 and fields[0] == "@revoked":
-            for entry in [e for e in keys._entries if e.key.get_base64() == fields[3]]:
-                keys._entries.remove(entry)
+            revoked.add(fields[3])
+        elif len(fields) >= 3 and fields[0][0] not in "#@":
+            with suppress(InvalidHostKey):  # one damaged line does not make the others worthless
+                entries.append(HostKeyEntry.from_line(" ".join(fields)))
+    keys._entries.extend(entry for entry in entries if entry and entry.key.get_base64() not in revoked)
 
 
 def dial(host: str, port: int, timeout_s: float) -> socket.socket:
@@ -190,7 +199,10 @@ def make_connection(target: TargetSpec) -> StrictConnection:
     try:
         config.load_ssh_config()
     except (OSError, SSHException) as fault:
-        raise UsageError(f"{path or '~/.ssh/config'} cannot be used: {fault}") from fault
+        hint = f"correct `ssh_config:` of target {target.name}" if path else "correct ~/.ssh/config"
+        raise UsageError(
+            f"target {target.name}: {path or '~/.ssh/config'} cannot be used: {fault}", hint=hint
+        ) from fault
     return StrictConnection(
         target.host, target=target, config=config, user=target.user or None, port=target.port or None
     )

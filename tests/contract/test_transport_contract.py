@@ -263,8 +263,7 @@ def test_what_a_killed_session_left_is_swept_by_the_next(make_spec: MakeSpec, tm
     stray.write_bytes(b"half a file")
     with connect(spec, state=tmp_path):
         assert stray.exists(), "a living session's files are its own"
-    agents = [pid for pid in processes_with(str(root / "parts")) + processes_with(str(root / "agent"))]
-    for pid in agents:
+    for pid in processes_with(str(root / "agent")):
         os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not processes_with(str(root / "agent")))
     with pytest.raises(AgentFailed, match="the agent ended"):
@@ -339,9 +338,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_file_too_large_for_the_disk_is_not_sent(make_spec: MakeSpec, small_disk: Path, tmp_path: Path) -> None:
     source = tmp_path / "blob"
     source.write_bytes(b"\0" * 6_000_000)
-    with connect(make_spec(root=str(small_disk / "root")), state=tmp_path) as device:
-        with pytest.raises(DiskFull, match=r"blob needs 6,000,000 bytes, [\d,]+ are free") as caught:
-            device.push(source, digest_of(source), lambda *_: pytest.fail("something was sent"))
+    reason = r"blob needs 6,000,000 bytes, [\d,]+ are free"
+    with (
+        connect(make_spec(root=str(small_disk / "root")), state=tmp_path) as device,
+        pytest.raises(DiskFull, match=reason) as caught,
+    ):
+        device.push(source, digest_of(source), lambda *_: pytest.fail("something was sent"))
     assert caught.value.hint
 
 
@@ -374,9 +376,8 @@ def test_a_read_only_file_system_is_named_as_such(make_spec: MakeSpec, small_dis
     spec = make_spec(root=str(small_disk / "root"))
     source = tmp_path / "blob"
     source.write_bytes(b"content")
-    with connect(spec, state=tmp_path) as device:
-        with pytest.raises(ReadOnly, match="does not take writes") as caught:
-            _remount_read_only_and_push(device, source, small_disk)
+    with connect(spec, state=tmp_path) as device, pytest.raises(ReadOnly, match="does not take writes") as caught:
+        _remount_read_only_and_push(device, source, small_disk)
     assert "`root:` of target dev" in caught.value.hint or str(small_disk) in caught.value.hint
     with pytest.raises(ReadOnly):
         connect(make_spec(root=str(small_disk / "other")), state=tmp_path)

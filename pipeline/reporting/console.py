@@ -78,7 +78,7 @@ def _section(table: Table, console: Console, options: ConsoleOptions) -> RenderR
         yield Text(f"— {printable(note)}", style="dim")
     for row in table.rows:
         if row.verdict != "pass":
-            sign = (f"{VERDICT_SIGNS[row.verdict]} {printable(row.recipe)} ", _VERDICT_STYLE[row.verdict])
+            sign = (f"{VERDICT_SIGNS[row.verdict]} {printable(row.recipe)}: ", _VERDICT_STYLE[row.verdict])
             yield Text.assemble(sign, printable(row.reason))
     yield ""
 

@@ -3,7 +3,7 @@
 from pipeline.records import CandidateReport, MetricValue, Report, Status, Summary, VerdictKind
 from pipeline.reporting import quantities
 from pipeline.reporting.comparison import baseline_of, sqnr
-from targets.records import Facts
+from targets.records import Facts, Failed
 
 STATUS_WORDS: dict[Status, str] = {
     "pass": "Pass",
@@ -21,6 +21,10 @@ VERDICT_WORDS: dict[VerdictKind, str] = {
 VERDICT_SIGNS: dict[VerdictKind, str] = {"pass": "✓", "fail": "✗", "refused": "⊘", "inconclusive": "?"}
 STATUS_SIGNS: dict[Status, str] = {"pass": "✓", "fail": "✗", "device-error": "!", "inconclusive": "?"}
 
+_SAME_SIZE = "the same size"
+# More names than this make a list of the sentence.
+_DEVICES_NAMED = 3
+
 
 def headline(report: Report) -> str:
     chosen = next((c for c in report.candidates if c.recipe == report.chosen), None)
@@ -37,7 +41,9 @@ def headline(report: Report) -> str:
     if base is chosen:
         return f"Keep {chosen.recipe}: {reason}" if reason else f"Keep {chosen.recipe}"
     parts = [*_against(report, chosen, base), *_quality(chosen)]
-    return f"Ship {chosen.recipe}: {', '.join(parts)}" if parts else f"Ship {chosen.recipe}"
+    sentence = f"Ship {chosen.recipe}: {', '.join(parts)}" if parts else f"Ship {chosen.recipe}"
+    silent = [name for name, facts in report.facts.items() if isinstance(facts, Failed)]
+    return sentence + (f"; no numbers from {', '.join(silent)}" if silent else "")
 
 
 def by_target(report: Report) -> str:
@@ -45,7 +51,8 @@ def by_target(report: Report) -> str:
     picks = report.chosen_by_target
     if all(pick == report.chosen for pick in picks.values()):
         return ""
-    return "; ".join(f"{target}: {pick or 'nothing passes'}" for target, pick in picks.items())
+    without = ("no numbers" if isinstance(report.facts.get(target), Failed) else "nothing passes" for target in picks)
+    return "; ".join(f"{target}: {pick or none}" for (target, pick), none in zip(picks.items(), without, strict=True))
 
 
 def _against(report: Report, chosen: CandidateReport, base: CandidateReport | None) -> list[str]:
@@ -53,23 +60,32 @@ def _against(report: Report, chosen: CandidateReport, base: CandidateReport | No
         return []
     parts = []
     if base.size_bytes and chosen.size_bytes:
-        parts.append(_factor(base.size_bytes / chosen.size_bytes, "smaller", "larger", "the same size"))
+        parts.append(_factor(base.size_bytes / chosen.size_bytes, "smaller", "larger", _SAME_SIZE))
+    speed = _speed(chosen, base)
+    if speed:
+        return [*parts, speed + _emulated(report)]
+    return [f"{part} {'as' if part == _SAME_SIZE else 'than'} {base.recipe}" for part in parts]
+
+
+def _speed(chosen: CandidateReport, base: CandidateReport) -> str:
+    """`4.1× faster than litert-float32`; with several devices, on which."""
+    places: dict[str, list[str]] = {}
     ratios = []
     for target, result in chosen.targets.items():
         other = base.targets.get(target)
         if other and isinstance(result.warm_ms, Summary) and isinstance(other.warm_ms, Summary):
-            ratios.append((target, other.warm_ms.median / result.warm_ms.median))
-    if len(ratios) == 1:
-        parts.append(_factor(ratios[0][1], "faster", "slower", "as fast"))
-    elif 1 < len(ratios) <= 3:
-        parts.append(" and ".join(f"{_factor(r, 'faster', 'slower', 'as fast')} on {name}" for name, r in ratios))
-    elif ratios:
-        low, high = min(r for _, r in ratios), max(r for _, r in ratios)
-        parts.append(f"{quantities.number(low, 2)}–{quantities.number(high, 2)}× the speed on {len(ratios)} devices")
-    if parts:
-        parts[-1] += f" {'as' if parts[-1].endswith(('as fast', 'same size')) else 'than'} {base.recipe}"
-        parts[-1] += _emulated(report)
-    return parts
+            ratios.append(other.warm_ms.median / result.warm_ms.median)
+            phrase = _factor(ratios[-1], "faster", "slower", "as fast")
+            places.setdefault(phrase, []).append(target)
+    if len(ratios) > _DEVICES_NAMED:
+        low, high = (quantities.number(edge(ratios), 2) for edge in (min, max))
+        return f"{low}–{high}× the speed of {base.recipe} on {len(ratios)} devices"
+    phrases: list[str] = []
+    for phrase, targets in places.items():
+        against = "" if phrases else f" {'as' if phrase == 'as fast' else 'than'} {base.recipe}"
+        where = f" on {', '.join(targets)}" if len(ratios) > 1 else ""
+        phrases.append(f"{phrase}{against}{where}")
+    return " and ".join(phrases)
 
 
 def _emulated(report: Report) -> str:

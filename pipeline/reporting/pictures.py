@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.records import Report
-from pipeline.reporting import quantities
 from pipeline.reporting.comparison import sqnr
 
 # Three samples show what kind of damage a recipe does; each costs about a megabyte of the page.
@@ -62,7 +61,7 @@ def _sample(report: Report, name: str, folder: Path) -> Sample:
                     detail=sqnr(candidate),
                     chosen=candidate.recipe == report.chosen,
                     candidate=_image("answer", picture.candidate, folder),
-                    error_map=_image(f"error ×{quantities.number(picture.error_gain)}", picture.error_map, folder),
+                    error_map=_image(f"error ×{picture.error_gain:.3g}", picture.error_map, folder),
                 )
             )
     return Sample(name=name, shared=shared, pairs=tuple(pairs))

@@ -8,7 +8,7 @@
   };
   const ROLES = {
     chosen: (c) => ({ symbol: "star", size: 17, color: c.good }),
-    baseline: (c) => ({ symbol: "diamond", size: 11, color: c.quiet }),
+    baseline: (c) => ({ symbol: "diamond-open", size: 15, color: c.ink, line: { width: 2 } }),
     pass: (c) => ({ symbol: "circle", size: 10, color: c.quiet }),
     fail: (c) => ({ symbol: "x-thin", size: 9, color: c.bad, line: { width: 2.5, color: c.bad } }),
   };
@@ -25,7 +25,7 @@
       margin: { l: narrow ? 44 : 60, r: narrow ? 12 : 24, t: 16, b: 48 },
       hoverlabel: { bgcolor: c.paper, bordercolor: c.line, font: { color: c.ink } },
       xaxis: { ...figure.layout.xaxis, ...axis, exponentformat: "none", minor: undefined },
-      yaxis: { ...figure.layout.yaxis, ...axis },
+      yaxis: { ...figure.layout.yaxis, ...axis, title: { ...figure.layout.yaxis?.title, standoff: 12 } },
       annotations: [], shapes: [],
     };
     // 1, 2, 5, 10 … in plain figures: plotly's own labels between decades are lone digits.

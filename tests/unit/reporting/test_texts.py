@@ -1,0 +1,116 @@
+"""Markdown, JUnit, JSON and console: what a parser of each makes of them."""
+
+import json
+import re
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import jsonschema
+import pytest
+from example import HOSTILE, example, two_devices
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import codec
+from pipeline.records import Report
+from pipeline.reporting.console import plain
+from pipeline.reporting.junit import junit
+from pipeline.reporting.markdown import escape, markdown
+from pipeline.reporting.schema import report_json, report_schema
+
+REPORTS = pytest.mark.parametrize("report", [example(), two_devices()], ids=["one device", "three devices"])
+
+
+def _said(text: str) -> Report:
+    """A report that says `text` wherever a program or a person outside wrote it."""
+    report = example()
+    worst = replace(report.candidates[-1], recipe=text or "r", reason=text, last_output=(text,), findings=(text,))
+    return replace(report, name=text, reason=text, candidates=(*report.candidates[:-1], worst), budgets={text: text})
+
+
+def _columns(line: str) -> int:
+    return len(re.findall(r"(?<!\\)\|", line))
+
+
+@REPORTS
+def test_report_json_is_valid_against_its_schema(report: Report) -> None:
+    schema = report_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    document = json.loads(report_json(report))
+    jsonschema.Draft202012Validator(schema).validate(document)
+    assert codec.decode(Report, report_json(report)) == report
+    assert document["candidates"][3]["metrics"]["PSNR-Y"]["drop"] == pytest.approx(0.06)
+    del document["candidates"][0]["verdict"]
+    with pytest.raises(jsonschema.ValidationError, match="verdict"):
+        jsonschema.Draft202012Validator(schema).validate(document)
+
+
+@REPORTS
+def test_markdown_tables_have_the_same_columns_in_each_row(report: Report) -> None:
+    blocks = re.findall(r"(?:^\|.*\n)+", markdown(report), flags=re.MULTILINE)
+    assert len(blocks) == (1 if len(report.facts) == 1 else 2)
+    for block in blocks:
+        lines = block.splitlines()
+        assert len(lines) == 2 + len(report.candidates)
+        assert len({_columns(line) for line in lines}) == 1
+
+
+def test_markdown_says_the_verdict_the_choice_and_the_refusals() -> None:
+    text = markdown(two_devices())
+    assert "← **chosen**" in text
+    assert "no route to 192.0.2.7" in text
+    assert "Latency, median (emulated)" in text
+    assert "— no power meter on local" in text
+
+
+@given(st.text())
+def test_escaped_markdown_is_one_line_without_live_markup(text: str) -> None:
+    escaped = escape(text)
+    assert len(escaped.splitlines()) <= 1
+    assert not re.search(r"(?<!\\)(?:\\\\)*[<|`\[*]", escaped)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.text(max_size=40))
+def test_any_text_leaves_every_format_whole(text: str) -> None:
+    report = _said(text)
+    lines = [line for line in markdown(report).splitlines() if line.startswith("|")]
+    assert len({_columns(line) for line in lines}) == 1
+    root = ElementTree.fromstring(junit(report))
+    assert len(root.findall("testsuite/testcase")) == len(report.candidates)
+    assert "\x1b" not in plain(report)
+
+
+@REPORTS
+def test_junit_has_a_suite_per_device_and_a_case_per_candidate(report: Report) -> None:
+    root = ElementTree.fromstring(junit(report))
+    suites = {suite.get("name"): suite for suite in root.findall("testsuite")}
+    assert set(suites) == set(report.facts)
+    for suite in suites.values():
+        assert [case.get("name") for case in suite.findall("testcase")] == [c.recipe for c in report.candidates]
+        for attribute, element in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+            assert suite.get(attribute) == str(len(suite.findall(f"testcase/{element}")))
+    local = suites["local"]
+    assert [local.get(key) for key in ("tests", "failures", "errors", "skipped")] == ["9", "1", "1", "1"]
+    refused = local.find("testcase[@name='litert-int4-block']/error")
+    assert refused is not None
+    assert HOSTILE in str(refused.get("message"))
+    assert "Aborted" in str(refused.text)
+    if "pixel" in suites:
+        assert suites["pixel"].get("errors") == "9"
+
+
+@REPORTS
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_console_keeps_within_the_width(report: Report, width: int) -> None:
+    text = plain(report, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "▶ litert-int8" in text
+    assert "\x1b" not in text
+    if width >= 80:
+        assert "29.67 dB −0.06" in text
+
+
+def test_console_shows_more_where_there_is_room() -> None:
+    assert "p90" not in plain(example(), 80)
+    assert "p90" in plain(example(), 200)

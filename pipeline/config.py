@@ -24,21 +24,24 @@ from pipeline.samples.user_function import is_function_reference
 from targets.records import TargetSpec
 
 
-def _quantity(dimension: str, example: str) -> Any:
+def _quantity(dimension: str) -> BeforeValidator:
     def parse(value: object) -> float:
         try:
             return parse_quantity(value, dimension)
         except UsageError as error:
             raise ValueError(f"{error.message}; {error.hint}") from None
 
-    described = {"type": ["string", "number"], "description": f"a quantity such as {example}"}
-    return Annotated[float, BeforeValidator(parse), WithJsonSchema(described)]
+    return BeforeValidator(parse)
 
 
-Bytes = _quantity("bytes", "1.5 MB")
-Milliseconds = _quantity("ms", "20 ms")
-Seconds = _quantity("s", "0.5 s")
-Joules = _quantity("j", "30 mJ")
+def _described(example: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": ["string", "number"], "description": f"a quantity such as {example}"})
+
+
+Bytes = Annotated[float, _quantity("bytes"), _described("1.5 MB")]
+Milliseconds = Annotated[float, _quantity("ms"), _described("20 ms")]
+Seconds = Annotated[float, _quantity("s"), _described("0.5 s")]
+Joules = Annotated[float, _quantity("j"), _described("30 mJ")]
 
 
 class _Section(BaseModel):
@@ -139,7 +142,7 @@ class Config(_Section):
     budgets: BudgetConfig = BudgetConfig()
     choose: Objective = Field(default="latency", description="what the chosen recipe is best at among those that pass")
     targets: dict[str, Annotated[TargetConfig, BeforeValidator(_target)]] = Field(
-        default_factory=lambda: {"local": LocalTarget()}
+        default={"local": LocalTarget()}, min_length=1
     )
 
 
@@ -242,7 +245,11 @@ def _fault(path: Path, raw: Any, fault: dict[str, Any]) -> str:
 
 def _is_tag(part: object) -> bool:
     # Members of unions appear in pydantic's locations as type names or function-wrap tags, which no user wrote.
-    return isinstance(part, str) and any(mark in part for mark in ("[", "(", "-", " ")) and ("function" in part or "[" in part)
+    return (
+        isinstance(part, str)
+        and any(mark in part for mark in ("[", "(", "-", " "))
+        and ("function" in part or "[" in part)
+    )
 
 
 def _known_keys(location: tuple[Any, ...]) -> list[str]:
@@ -250,7 +257,11 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
     for part in location:
         field = getattr(model, "model_fields", {}).get(part)
         if field is None:
-            return [key for kind in _TARGET_KINDS.values() for key in kind.model_fields] if location[0] == "targets" else []
+            return (
+                [key for kind in _TARGET_KINDS.values() for key in kind.model_fields]
+                if location[0] == "targets"
+                else []
+            )
         model = field.annotation
         if location[0] == "targets":
             return [key for kind in _TARGET_KINDS.values() for key in kind.model_fields]
@@ -259,10 +270,11 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
 
 def _line(raw: Any, location: Sequence[Any]) -> int:
     """The line of the deepest part of `location` that the file has, counted from 1."""
-    line, node = 1, raw
+    line = 1
+    node: Any = raw
     for part in location:
         try:
-            position = node.lc.key(part) if isinstance(node, dict) else node.lc.item(part)
+            position = node.lc.item(part) if isinstance(part, int) else node.lc.key(part)
             line = position[0] + 1
             node = node[part]
         except (AttributeError, KeyError, IndexError, TypeError):
@@ -298,8 +310,6 @@ def _spec(name: str, target: LocalTarget | SshTarget, base: Path) -> TargetSpec:
         step_timeout_s=target.step_timeout,
         threads=target.threads,
     )
-
-
 
 
 def config_schema() -> dict[str, Any]:

@@ -29,7 +29,9 @@ class WorkerDied(ConversionFailed):
 
     code = "worker-died"
 
-    def __init__(self, message: str, *, hint: str = "", last_output: tuple[str, ...] = (), killed: bool = False) -> None:
+    def __init__(
+        self, message: str, *, hint: str = "", last_output: tuple[str, ...] = (), killed: bool = False
+    ) -> None:
         super().__init__(message, hint=hint)
         self.last_output = last_output
         self.killed = killed
@@ -116,7 +118,7 @@ class Worker:
             return self._pipe
         self._kill()
         # The child ends with a temporary file of ours open, never with a name left behind.
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed with the child
         ours, theirs = multiprocessing.Pipe()
         with theirs:
             # -P: a folder named `pipeline` or `targets` where the user stands must not replace ours.

@@ -7,6 +7,7 @@ import signal
 import sys
 import traceback
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from pipeline.errors import DeployError
 
@@ -56,5 +57,5 @@ if __name__ == "__main__":
     _die_with(int(sys.argv[2]))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # calibration and references must not depend on a GPU
-    sys.path.append(os.getcwd())  # `module:function` of the user's own
+    sys.path.append(str(Path.cwd()))  # `module:function` of the user's own
     serve(Connection(int(sys.argv[1])))

@@ -16,7 +16,9 @@ def recipes(as_json: bool) -> None:
 
     rows = [(name, recipe(name)) for name in RECIPES]
     if as_json:
-        click.echo(json.dumps([{"name": n, "format": r.format, "needs": r.start, "summary": r.summary} for n, r in rows]))
+        click.echo(
+            json.dumps([{"name": n, "format": r.format, "needs": r.start, "summary": r.summary} for n, r in rows])
+        )
         return
     width = max(len(name) for name, _ in rows)
     for name, found in rows:

@@ -50,15 +50,15 @@ class LazyGroup(click.Group):
             import difflib
 
             close = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            if close:
-                error.message += f" Did you mean {close[0]!r}?"
-            raise
+            raise click.UsageError(
+                f"No such command {args[0]!r}." + (f" Did you mean {close[0]!r}?" if close else ""), ctx
+            ) from error
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="edge-deploy-pipeline", prog_name="deploy")
 def cli() -> None:
-    """Take a trained model to real devices, and prove that it still answers correctly, fast and cheaply enough there."""
+    """Take a trained model to real devices, and prove that it still answers correctly and fast enough there."""
 
 
 def main() -> None:

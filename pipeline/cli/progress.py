@@ -61,7 +61,11 @@ class _Bars:
         note = ""
         if done == total:
             self._progress.stop_task(task)
-            note = "kept" if self._kept[step.stage] == done else f"{self._kept[step.stage]} kept" * bool(self._kept[step.stage])
+            note = (
+                "kept"
+                if self._kept[step.stage] == done
+                else f"{self._kept[step.stage]} kept" * bool(self._kept[step.stage])
+            )
         self._progress.update(task, completed=done, note=note)
         if isinstance(record, Refusal) and record.stage == step.stage and not reused:
             self._progress.console.print(f"[yellow]refused[/] {step.label}: {record.reason}", highlight=False)

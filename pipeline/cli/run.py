@@ -1,30 +1,46 @@
 """`deploy run`."""
 
+import json
 import sys
 from pathlib import Path
 
 import click
 
 from pipeline.cli.options import config_option, json_option, state_folder
-from pipeline.flow import STAGES
+from pipeline.flow import STAGES, Planned
 
 _EXIT_CODES = {"pass": 0, "fail": 1, "device-error": 3, "inconclusive": 4}
 
 
 @click.command()
 @config_option
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("deploy-out"), show_default=True,
-              help="Folder for the report and the models.")
-@click.option("--state", type=click.Path(path_type=Path, file_okay=False), envvar="DEPLOY_STATE",
-              help="Folder for records and blobs.  [default: .deploy beside the configuration]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("deploy-out"),
+    show_default=True,
+    help="Folder for the report and the models.",
+)
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="DEPLOY_STATE",
+    help="Folder for records and blobs.  [default: .deploy beside the configuration]",
+)
 @click.option("--from", "start", type=click.Choice(STAGES), help="Do this stage and all after it again.")
 @click.option("--target", "targets", multiple=True, metavar="NAME", help="Only this target; may be repeated.")
 @click.option("--recipe", "recipes", multiple=True, metavar="NAME", help="Only this recipe; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done and what is kept from earlier runs.")
 @json_option
 def run(
-    config: Path, out: Path, state: Path | None, start: str | None, targets: tuple[str, ...],
-    recipes: tuple[str, ...], dry_run: bool, as_json: bool,
+    config: Path,
+    out: Path,
+    state: Path | None,
+    start: str | None,
+    targets: tuple[str, ...],
+    recipes: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Export, calibrate, quantize, validate, package, push, measure, gate and report.
 
@@ -64,12 +80,7 @@ def run(
     raise click.exceptions.Exit(_EXIT_CODES[report.status])
 
 
-def _show_plan(planned: "list[object]", as_json: bool) -> None:
-    import json
-
-    from pipeline.flow import Planned
-
-    rows = [p for p in planned if isinstance(p, Planned)]
+def _show_plan(rows: list[Planned], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([{"stage": p.step.stage, "name": p.step.name, "kept": p.reuse} for p in rows]))
         return

@@ -13,10 +13,18 @@ _LATER = "export it to ONNX, a SavedModel or a Keras 3 .keras file first; this v
 # Magic bytes at the start of a file -> what it is, and what to do about it.
 _REFUSED_MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"version https://git-lfs", "is a git-lfs pointer, not the model itself", "run `git lfs pull`"),
-    (b"GGUF", "is a GGUF language model (llama.cpp)", "GGUF is quantized already and runs in llama.cpp; give the original model"),
+    (
+        b"GGUF",
+        "is a GGUF language model (llama.cpp)",
+        "GGUF is quantized already and runs in llama.cpp; give the original model",
+    ),
     (b"ggml", "is a GGML language model (llama.cpp)", "give the original model"),
     (b"7767517", "is an ncnn parameter file", "give the model it was converted from"),
-    (b"\x89HDF5", "is a Keras 2 / HDF5 file", "load it with tf_keras and save it as a SavedModel: model.export('folder')"),
+    (
+        b"\x89HDF5",
+        "is a Keras 2 / HDF5 file",
+        "load it with tf_keras and save it as a SavedModel: model.export('folder')",
+    ),
     (b"\x80\x02", "is a PyTorch pickle", "export it with torch.onnx.export(..., dynamo=True)"),
     (b"<!DOCTYPE", "is a web page, not a model", "the download went wrong: fetch the file again"),
     (b"<html", "is a web page, not a model", "the download went wrong: fetch the file again"),
@@ -61,18 +69,28 @@ def _detect_file(path: Path) -> SourceKind:
     if size < _MIN_BYTES:
         raise InputError(f"{path}: only {size} bytes, no model is that small", hint="fetch or export it again")
     if head[4:8] == b"TFL3":
-        raise InputError(f"{path}: is a TFLite file, the result of a conversion", hint="give the Keras model or SavedModel it was made from; a TFLite source is not read yet")
+        raise InputError(
+            f"{path}: is a TFLite file, the result of a conversion",
+            hint="give the Keras model or SavedModel it was made from; a TFLite source is not read yet",
+        )
     if head.startswith(b"PK"):
         return _detect_zip(path)
     if path.suffix == ".keras":
-        raise InputError(f"{path}: is no Keras 3 file (not a zip archive)", hint="save it with keras 3: model.save('m.keras')")
+        raise InputError(
+            f"{path}: is no Keras 3 file (not a zip archive)", hint="save it with keras 3: model.save('m.keras')"
+        )
     if path.suffix == ".json":
         _refuse_tfjs(path)
     if path.suffix == ".pb":
-        raise InputError(f"{path}: is a TensorFlow graph without its folder", hint="give the SavedModel folder; frozen TensorFlow 1 graphs are not read")
+        raise InputError(
+            f"{path}: is a TensorFlow graph without its folder",
+            hint="give the SavedModel folder; frozen TensorFlow 1 graphs are not read",
+        )
     if path.suffix == ".onnx" or head[:1] == b"\x08":  # field 1 (ir_version) of an ONNX ModelProto comes first
         return "onnx"
-    raise InputError(f"{path}: of no model format we know", hint="give a .keras file, a SavedModel folder or an .onnx file")
+    raise InputError(
+        f"{path}: of no model format we know", hint="give a .keras file, a SavedModel folder or an .onnx file"
+    )
 
 
 def _detect_zip(path: Path) -> SourceKind:
@@ -81,7 +99,9 @@ def _detect_zip(path: Path) -> SourceKind:
             names = set(archive.namelist())
             damaged = archive.testzip()
     except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise InputError(f"{path}: the archive is cut off or damaged ({error})", hint="fetch or save it again") from None
+        raise InputError(
+            f"{path}: the archive is cut off or damaged ({error})", hint="fetch or save it again"
+        ) from None
     if damaged:
         raise InputError(f"{path}: {damaged} inside the archive is damaged", hint="fetch or save it again")
     if {"config.json", "model.weights.h5"} <= names:
@@ -100,4 +120,6 @@ def _refuse_tfjs(path: Path) -> None:
     except (ValueError, OSError):
         return
     if isinstance(described, dict) and ("modelTopology" in described or "weightsManifest" in described):
-        raise InputError(f"{path}: is a TensorFlow.js model", hint="give the Keras model or SavedModel it was made from")
+        raise InputError(
+            f"{path}: is a TensorFlow.js model", hint="give the Keras model or SavedModel it was made from"
+        )

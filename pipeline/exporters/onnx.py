@@ -109,7 +109,9 @@ def _spec(path: Path, value: onnx.ValueInfoProto) -> TensorSpec:
     kind = value.type.WhichOneof("value")
     if kind != "tensor_type" or value.type.tensor_type.elem_type == onnx.TensorProto.STRING:
         what = "text" if kind == "tensor_type" else str(kind).removesuffix("_type")
-        raise InputError(f"{path}: {value.name!r} is {what}; only numeric tensors are supported", hint="cut that part off")
+        raise InputError(
+            f"{path}: {value.name!r} is {what}; only numeric tensors are supported", hint="cut that part off"
+        )
     shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in value.type.tensor_type.shape.dim)
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)).name
     return TensorSpec(name=value.name, shape=shape, dtype=dtype)

@@ -26,7 +26,9 @@ class SavedModelSource:
         try:
             self._loaded = tf.saved_model.load(str(path))
         except Exception as error:  # TensorFlow raises anything from OSError to its own DataLossError here
-            raise InputError(f"{path}: TensorFlow cannot load it: {error}", hint="save or copy the model again") from None
+            raise InputError(
+                f"{path}: TensorFlow cannot load it: {error}", hint="save or copy the model again"
+            ) from None
         self._signature = self._choose(signature)
         self.inputs = tuple(
             tensor_spec(name, spec) for name, spec in sorted(self._signature.structured_input_signature[1].items())

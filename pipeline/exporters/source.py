@@ -70,7 +70,9 @@ def bound_shapes(
     known = {spec.name: spec for spec in inputs}
     for name in asked:
         if name not in known:
-            raise InputError(f"{model}: source.inputs names {name!r}, the model has {', '.join(known)}", hint="rename it")
+            raise InputError(
+                f"{model}: source.inputs names {name!r}, the model has {', '.join(known)}", hint="rename it"
+            )
     shapes: dict[str, tuple[int, ...]] = {}
     for name, spec in known.items():
         shape = asked.get(name) or (first[name].shape if first and name in first and -1 in spec.shape else spec.shape)

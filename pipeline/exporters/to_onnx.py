@@ -13,15 +13,17 @@ def convert(saved_model: Path, *, opset: int) -> onnx.ModelProto:
     """Convert the (shape-fixed) SavedModel folder to a float ONNX model of the given opset."""
     loaded = tf.saved_model.load(str(saved_model))
     serve = loaded.signatures[SIGNATURE]
-    inputs = {name: spec for name, spec in serve.structured_input_signature[1].items()}
+    inputs = dict(serve.structured_input_signature[1].items())
     ordered = list(inputs)
 
-    @tf.function(input_signature=[tf.TensorSpec(inputs[name].shape, inputs[name].dtype, name=name) for name in ordered])
     def flat(*tensors: tf.Tensor) -> list[tf.Tensor]:
         answers = serve(**dict(zip(ordered, tensors, strict=True)))
         return [tf.identity(answers[name], name=name) for name in serve.structured_outputs]
 
-    model, _ = tf2onnx.convert.from_function(flat, input_signature=flat.input_signature, opset=opset)
+    signature = [tf.TensorSpec(inputs[name].shape, inputs[name].dtype, name=name) for name in ordered]
+    function = tf.function(flat, input_signature=signature)
+    model: onnx.ModelProto
+    model, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=opset)
     _rename(model, [value.name for value in model.graph.input], ordered)
     _rename(model, [value.name for value in model.graph.output], list(serve.structured_outputs))
     onnx.checker.check_model(model)

@@ -18,7 +18,7 @@ _ONNX_INTEGER_OPS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """`total` counts the model's own ops; every one is in `quantized` or in `left_float`, or computes no float at all."""
+    """`total` counts the model's own ops: each is `quantized`, `left_float`, or computes on integers by nature."""
 
     total: int
     quantized: dict[str, int]
@@ -57,7 +57,9 @@ def _tflite(path: Path, why_float: Callable[[str], str]) -> Coverage:
 
 
 def _has_scale(tensor: Any) -> bool:
-    return tensor.quantization is not None and tensor.quantization.scale is not None and len(tensor.quantization.scale) > 0
+    return (
+        tensor.quantization is not None and tensor.quantization.scale is not None and len(tensor.quantization.scale) > 0
+    )
 
 
 def _onnx(path: Path, why_float: Callable[[str], str]) -> Coverage:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.records import Format
 from pipeline.recipes.recipe import Ingredients
+from pipeline.records import Format
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ class Ingredients:
 
 
 class Recipe(Protocol):
-    """One way to make a candidate. `quantize` runs in the worker process and may raise whatever its converter raises."""
+    """One way to make a candidate. `quantize` runs in the worker and may raise whatever its converter raises."""
 
     @property
     def summary(self) -> str:

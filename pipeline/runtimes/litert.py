@@ -22,7 +22,9 @@ class LiteRTModel(HostModel):
             )
             self.interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise InputError(f"{path.name}: LiteRT does not load it: {error}", hint="the conversion is at fault") from None
+            raise InputError(
+                f"{path.name}: LiteRT does not load it: {error}", hint="the conversion is at fault"
+            ) from None
         signatures = self.interpreter.get_signature_list()
         if signatures:
             runner = self.interpreter.get_signature_runner(next(iter(signatures)))

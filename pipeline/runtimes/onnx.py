@@ -24,7 +24,9 @@ class OnnxModel(HostModel):
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has a class per status code, all direct children of Exception
             reason = str(error).strip().splitlines()[0]
-            raise InputError(f"{path.name}: onnxruntime does not load it: {reason}", hint="the conversion is at fault") from None
+            raise InputError(
+                f"{path.name}: onnxruntime does not load it: {reason}", hint="the conversion is at fault"
+            ) from None
         self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
         self.outputs = tuple(_spec(value) for value in self._session.get_outputs())
 

@@ -51,11 +51,13 @@ def quantized(array: Array, spec: TensorSpec) -> Array:
     if array.dtype == dtype or spec.scale == 0:
         return array.astype(dtype, copy=False)
     limits = np.iinfo(dtype)
-    return np.clip(np.rint(array / spec.scale) + spec.zero_point, limits.min, limits.max).astype(dtype)
+    encoded: Array = np.clip(np.rint(array / spec.scale) + spec.zero_point, limits.min, limits.max).astype(dtype)
+    return encoded
 
 
 def dequantized(array: Array, spec: TensorSpec) -> Array:
     """The real values of an output tensor, float32; tensors without a scale are returned unchanged."""
     if spec.scale == 0:
         return array
-    return ((array.astype(np.float32) - spec.zero_point) * np.float32(spec.scale)).astype(np.float32)
+    real: Array = (array.astype(np.float32) - spec.zero_point) * np.float32(spec.scale)
+    return real

@@ -21,7 +21,13 @@ Report = Callable[[int, int], None]
 
 
 def calibrate(
-    *, format: Format, model: Path, calibrate: DataSpec, inputs: tuple[TensorSpec, ...], base: Path, output: Path,
+    *,
+    format: Format,
+    model: Path,
+    calibrate: DataSpec,
+    inputs: tuple[TensorSpec, ...],
+    base: Path,
+    output: Path,
     report: Report,
 ) -> dict[str, Any]:
     """Observe every float tensor over the calibration samples; writes {tensor: [min, max]} to `output`."""

@@ -51,7 +51,10 @@ def budgets(context: Context) -> Budgets:
 
 
 def gate_step(
-    context: Context, targets: Sequence[TargetSpec], quantized: Mapping[str, Step], validated: Mapping[str, Step],
+    context: Context,
+    targets: Sequence[TargetSpec],
+    quantized: Mapping[str, Step],
+    validated: Mapping[str, Step],
     measured: Mapping[str, Step],
 ) -> Step:
     """The verdicts and the choice."""
@@ -64,9 +67,7 @@ def gate_step(
             for name in quantized:
                 artifact, quality = results[quantized[name]], results[validated[name]]
                 if isinstance(found, Measured) and isinstance(artifact, Artifact) and isinstance(quality, Quality):
-                    evidence[target][name] = Evidence(
-                        artifact=artifact, quality=quality, measured=found.results[name]
-                    )
+                    evidence[target][name] = Evidence(artifact=artifact, quality=quality, measured=found.results[name])
         return decide(evidence, [t.name for t in targets], budgets(context), context.loaded.config.choose)
 
     return Step(
@@ -82,8 +83,15 @@ def gate_step(
 
 
 def report_step(
-    context: Context, out: Path, prepared: Step, packaged: Step, quantized: Mapping[str, Step],
-    validated: Mapping[str, Step], pushed: Mapping[str, Step], measured: Mapping[str, Step], gated: Step,
+    context: Context,
+    out: Path,
+    prepared: Step,
+    packaged: Step,
+    quantized: Mapping[str, Step],
+    validated: Mapping[str, Step],
+    pushed: Mapping[str, Step],
+    measured: Mapping[str, Step],
+    gated: Step,
 ) -> Step:
     """The report and the candidates' files in `out`."""
 
@@ -139,14 +147,16 @@ def report_step(
         return whole
 
     steps = (prepared, packaged, *quantized.values(), *validated.values(), *pushed.values(), *measured.values(), gated)
-    return Step(
-        stage="report", name="report", run=run, records=(Report,), needs=steps, reusable=False, tolerant=True
-    )
+    return Step(stage="report", name="report", run=run, records=(Report,), needs=steps, reusable=False, tolerant=True)
 
 
 def _candidate(
-    context: Context, name: str, artifact: Artifact | Refusal, quality: Quality | Refusal,
-    measured: Mapping[str, Measured | Refusal], decision: Decision,
+    context: Context,
+    name: str,
+    artifact: Artifact | Refusal,
+    quality: Quality | Refusal,
+    measured: Mapping[str, Measured | Refusal],
+    decision: Decision,
 ) -> CandidateReport:
     format = recipe(name).format
     if isinstance(artifact, Refusal):
@@ -276,8 +286,14 @@ def _with_pictures(context: Context, out: Path, report: Report) -> Report:
         return path.relative_to(out).as_posix()
 
     def on_disk(picture: Picture) -> Picture:
-        kinds = ("input", "reference", "candidate", "error_map", "truth")
-        return replace(picture, **{kind: placed(getattr(picture, kind)) for kind in kinds})
+        return replace(
+            picture,
+            input=placed(picture.input),
+            reference=placed(picture.reference),
+            candidate=placed(picture.candidate),
+            error_map=placed(picture.error_map),
+            truth=placed(picture.truth),
+        )
 
     candidates = tuple(replace(c, pictures=tuple(map(on_disk, c.pictures))) for c in report.candidates)
     return replace(report, candidates=candidates)

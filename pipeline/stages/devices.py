@@ -1,4 +1,4 @@
-"""push: every candidate and its golden vectors onto one device; measure: each of them there, in a process of its own."""
+"""push: every candidate and its golden vectors onto one device; measure: each of them there, in its own process."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,7 +33,11 @@ def push_step(
                 for digest, path in paths.items():
                     size = path.stat().st_size
                     done = sent + present
-                    if device.push(path, digest, lambda bytes_sent, _, done=done: report(done + bytes_sent, total)):
+
+                    def advance(sent_bytes: int, _: int, done: int = done) -> None:
+                        report(done + sent_bytes, total)
+
+                    if device.push(path, digest, advance):
                         sent += size
                     else:
                         present += size
@@ -54,8 +58,12 @@ def push_step(
 
 
 def measure_step(
-    context: Context, target: TargetSpec, pushed: Step, packaged: Step,
-    quantized: Mapping[str, Step], validated: Mapping[str, Step],
+    context: Context,
+    target: TargetSpec,
+    pushed: Step,
+    packaged: Step,
+    quantized: Mapping[str, Step],
+    validated: Mapping[str, Step],
 ) -> Step:
     """Latency, memory, energy and the golden answer of every candidate on `target`."""
     asked = context.loaded.config.measure
@@ -65,7 +73,7 @@ def measure_step(
         if isinstance(release, Refusal):
             return release
         if isinstance(results[pushed], Failed):
-            return Measured(target=target.name, results=dict.fromkeys(release.candidates, results[pushed]))
+            return _all_failed(target, release, results[pushed])
         found: dict[str, Measurement | Failed] = {}
         try:
             with connect(target, state=context.store.root) as device:
@@ -89,7 +97,7 @@ def measure_step(
                     report(number + 1, len(release.candidates))
         except DeployError as error:
             failed = Failed(code=error.code, message=error.message, hint=error.hint)
-            found = {name: found.get(name, failed) for name in release.candidates}
+            return Measured(target=target.name, results={name: found.get(name, failed) for name in release.candidates})
         return Measured(target=target.name, results=found)
 
     return Step(
@@ -102,6 +110,10 @@ def measure_step(
         reusable=False,
         tolerant=True,
     )
+
+
+def _all_failed(target: TargetSpec, release: Release, failed: Failed) -> Measured:
+    return Measured(target=target.name, results={name: failed for name in release.candidates})
 
 
 def _files(artifact: Artifact, quality: Quality) -> tuple[str, str, str]:

@@ -46,7 +46,9 @@ def prepare(
     calibration, tested = calibration_set.summary(), test_set.summary()
     check_disjoint(calibration_set.digests(), test_set.digests())
     with OutputsWriter(scratch / "reference") as reference:
-        reference.add("calibrate", 0, _finite(calibration.sample_ids[0], source.run(next(iter(calibration_set)).inputs)))
+        reference.add(
+            "calibrate", 0, _finite(calibration.sample_ids[0], source.run(next(iter(calibration_set)).inputs))
+        )
         for number, sample in enumerate(test_set):
             reference.add("test", number, _finite(sample.id, source.run(sample.inputs)))
             report(number + 1, len(test_set))
@@ -101,7 +103,13 @@ def _fold(scratch: Path) -> tuple[str, ...]:
 
 
 def compare_hop(
-    *, format: Format, model: Path, reference: Path, calibrate: DataSpec, inputs: tuple[TensorSpec, ...], base: Path,
+    *,
+    format: Format,
+    model: Path,
+    reference: Path,
+    calibrate: DataSpec,
+    inputs: tuple[TensorSpec, ...],
+    base: Path,
     report: Report,
 ) -> dict[str, Any]:
     """Run the float export on the first calibration sample against the source framework's own answer.

@@ -97,7 +97,9 @@ def _judge_measurement(
         if budgets.peak_memory_bytes is not None or objective == "memory":
             doubts.append(f"peak memory not measured: {peak.reason}")
     elif budgets.peak_memory_bytes is not None and peak > budgets.peak_memory_bytes:
-        failures.append(f"peak memory {format_bytes(peak)} is over the budget of {format_bytes(budgets.peak_memory_bytes)}")
+        failures.append(
+            f"peak memory {format_bytes(peak)} is over the budget of {format_bytes(budgets.peak_memory_bytes)}"
+        )
     energy = energy_per_inference(measured)
     if isinstance(energy, Absent):
         if budgets.energy_j is not None or objective == "energy":
@@ -204,7 +206,7 @@ def _best(passing: Mapping[str, Evidence], objective: Objective) -> str:
 def _best_over_all(
     evidence: Mapping[str, Mapping[str, Evidence]], recipes: Sequence[str], targets: Sequence[str], objective: Objective
 ) -> str:
-    """With one target its best; with several the recipe whose cost, relative to each target's best, is least at worst."""
+    """With one target its best; with several the one whose worst cost, relative to each target's best, is least."""
     if len(targets) == 1:
         return _best({recipe: evidence[targets[0]][recipe] for recipe in recipes}, objective)
 
@@ -247,4 +249,3 @@ def _explain(
         parts.append(f"{', '.join(failed)} do not pass")
     why = "; ".join(parts) or "there was no quantized candidate"
     return f"keep float32 here: {why}"
-

@@ -25,7 +25,9 @@ def package_step(
                 candidates[name] = artifact
                 described[name] = {"artifact": artifact, "quality": quality}
         if not candidates:
-            reasons = "; ".join(f"{n}: {r.reason}" for n, s in quantized.items() if isinstance(r := results[s], Refusal))
+            reasons = "; ".join(
+                f"{n}: {r.reason}" for n, s in quantized.items() if isinstance(r := results[s], Refusal)
+            )
             return Refusal(stage="package", reason=f"no recipe gave a model ({reasons})")
         manifest = context.store.add_bytes(
             codec.encode(

@@ -66,9 +66,7 @@ def steps(context: Context, selection: Selection, out: Path) -> tuple[list[Step]
     validated = {name: validate_step(context, name, prepared, quantized[name], test) for name in names}
     packaged = package_step(context, prepared, quantized, validated)
     pushed = {t.name: push_step(context, t, packaged, quantized, validated) for t in targets}
-    measured = {
-        t.name: measure_step(context, t, pushed[t.name], packaged, quantized, validated) for t in targets
-    }
+    measured = {t.name: measure_step(context, t, pushed[t.name], packaged, quantized, validated) for t in targets}
     gated = gate_step(context, targets, quantized, validated, measured)
     reported = report_step(context, out, prepared, packaged, quantized, validated, pushed, measured, gated)
     ordered = [

@@ -96,7 +96,8 @@ def _rgb(array: Array, full: float) -> Array | None:
     overshoot = max(-float(scaled.min()), float(scaled.max()) - 1)
     if overshoot > _TOLERATED_OVERSHOOT:
         return None
-    return np.clip(np.broadcast_to(scaled, (*scaled.shape[:2], 3)), 0, 1)
+    shown: Array = np.clip(np.broadcast_to(scaled, (*scaled.shape[:2], 3)), 0, 1)
+    return shown
 
 
 def _saved(scratch: Path, sample: str, number: int, images: Mapping[str, Array]) -> dict[str, str]:

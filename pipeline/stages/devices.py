@@ -113,7 +113,7 @@ def measure_step(
 
 
 def _all_failed(target: TargetSpec, release: Release, failed: Failed) -> Measured:
-    return Measured(target=target.name, results={name: failed for name in release.candidates})
+    return Measured(target=target.name, results=dict.fromkeys(release.candidates, failed))
 
 
 def _files(artifact: Artifact, quality: Quality) -> tuple[str, str, str]:

@@ -41,10 +41,10 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: $(VENV)/bin/python requirements/run.lock pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/run.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check -r requirements/run.lock
+	$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 $(VENV)/test-installed: $(VENV)/installed requirements/test.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/test.lock
+	$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check -r requirements/test.lock
 	@touch $@

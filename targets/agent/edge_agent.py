@@ -105,7 +105,8 @@ def parse_cpuinfo(text: str) -> Json:
         elif key == "Model":
             board = value
         elif key == "CPU part":
-            core = ARM_PARTS.get(int(value, 16), "ARM part " + value) if value.startswith("0x") else value
+            known = re.fullmatch("0x[0-9a-f]+", value)
+            core = ARM_PARTS.get(int(value, 16), "ARM part " + value) if known else value
             cores[core] = cores.get(core, 0) + 1
     if cores:
         name = " + ".join("%dx %s" % (number, core) for core, number in cores.items())
@@ -180,7 +181,7 @@ def emulation() -> str:
         with contextlib.suppress(OSError):
             if "qemu" in Path(link).readlink().name:
                 return "qemu-user: the processor is emulated in software"
-    if "dummy-virt" in read_text("/proc/device-tree/compatible"):
+    if "dummy-virt" in read_text("/sys/firmware/devicetree/base/compatible"):
         return "QEMU virt machine: not a real board"
     return "QEMU virtual CPU" if "QEMU" in parse_cpuinfo(read_text("/proc/cpuinfo"))["model"] else ""
 
@@ -196,7 +197,7 @@ def distributions(names: Iterable[str]) -> dict[str, str]:
 def gather_facts(root: Path) -> Json:
     cpu = parse_cpuinfo(read_text("/proc/cpuinfo"))
     meminfo = read_text("/proc/meminfo")
-    board = read_text("/proc/device-tree/model")
+    board = read_text("/sys/firmware/devicetree/base/model")
     if board and board not in cpu["model"]:
         cpu["model"] = "%s (%s)" % (board, cpu["model"]) if cpu["model"] else board
     return {

@@ -38,12 +38,21 @@ def headline(report: Report) -> str:
         }[report.status]
         return f"{opening}: {reason}" if reason else opening
     base = baseline_of(report)
+    if reason.lower().startswith("keep "):
+        # The gate's own words when a float recipe is the best there is.
+        return reason[0].upper() + reason[1:]
     if base is chosen:
         return f"Keep {chosen.recipe}: {reason}" if reason else f"Keep {chosen.recipe}"
     parts = [*_against(report, chosen, base), *_quality(chosen)]
     sentence = f"Ship {chosen.recipe}: {', '.join(parts)}" if parts else f"Ship {chosen.recipe}"
     silent = [name for name, facts in report.facts.items() if isinstance(facts, Failed)]
     return sentence + (f"; no numbers from {', '.join(silent)}" if silent else "")
+
+
+def why(report: Report) -> str:
+    """The reason for the choice, where the headline has room for its effects only; else nothing."""
+    reason = report.reason.strip().rstrip(".")
+    return "" if reason.lower() in headline(report).lower() else reason
 
 
 def by_target(report: Report) -> str:

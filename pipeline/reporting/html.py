@@ -1,5 +1,6 @@
 """report.html: one file that opens offline, asks nothing of the network, and reads without JavaScript."""
 
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,7 +19,8 @@ def html(report: Report, folder: Path) -> str:
     found = plots.plots(report)
     return _template().render(
         report=report,
-        headline=headline.headline(report),
+        headline=_unbroken(headline.headline(report), [c.recipe for c in report.candidates]),
+        why=headline.why(report),
         by_target=headline.by_target(report),
         status_word=headline.STATUS_WORDS[report.status],
         status_sign=headline.STATUS_SIGNS[report.status],
@@ -33,6 +35,15 @@ def html(report: Report, folder: Path) -> str:
         plotly_js=Markup(plots.plotly_js()) if found else "",
         raw=Markup,
     )
+
+
+def _unbroken(text: str, names: list[str]) -> Markup:
+    """The text with each name kept on one line: a browser would break `litert-int8` at its hyphen."""
+    longest_first = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    # re.split gives the names at the odd places.
+    parts = re.split(f"({longest_first})", text) if longest_first else [text]
+    span = Markup('<span class="name">{}</span>')
+    return Markup("").join(span.format(part) if i % 2 else part for i, part in enumerate(parts))
 
 
 @lru_cache(maxsize=1)

@@ -4,7 +4,7 @@ import re
 
 from pipeline.records import DataSummary, Report
 from pipeline.reporting.comparison import Cell, Table, tables
-from pipeline.reporting.headline import STATUS_SIGNS, STATUS_WORDS, VERDICT_SIGNS, by_target, headline
+from pipeline.reporting.headline import STATUS_SIGNS, STATUS_WORDS, VERDICT_SIGNS, by_target, headline, why
 from pipeline.reporting.printable import printable
 from targets.records import Facts, Failed
 
@@ -17,7 +17,8 @@ def markdown(report: Report) -> str:
         f"# {escape(report.name)}: {STATUS_SIGNS[report.status]} {STATUS_WORDS[report.status]}",
         f"**{escape(headline(report))}**",
         *_lines(by_target(report)),
-        f"Chosen by {report.objective}: {escape(report.reason)}",
+        *_lines(why(report)),
+        f"Objective: {report.objective}",
     ]
     for table in tables(report):
         parts += _section(report, table)

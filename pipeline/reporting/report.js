@@ -96,7 +96,10 @@
   async function draw(figure) {
     const box = figure.querySelector(".plot");
     const group = figure.closest("section").dataset.group;
-    const spec = paint(JSON.parse(figure.querySelector("script").textContent), group, box.clientWidth);
+    const stored = JSON.parse(figure.querySelector("script").textContent);
+    // One line per recipe, however many there are.
+    if (group === "distribution") box.style.height = `${90 + 36 * stored.data.length}px`;
+    const spec = paint(stored, group, box.clientWidth);
     await Plotly.react(box, spec.data, spec.layout, { displayModeBar: false, responsive: true, displaylogo: false });
     if (group === "tradeoff") {
       await Plotly.relayout(box, { annotations: names(box, spec.data) });

@@ -163,7 +163,7 @@ def _candidate(
         verdict=verdict,
         reason=reason,
         tools={"ai-edge-litert": "2.3.0"},
-        findings=("onnx-int8-qdq saturates in 3 channels of conv_7",) if recipe == "onnx-int8-qdq" else (),
+        findings=("output saturates in 3 channels of conv_7",) if recipe == "onnx-int8-qdq" else (),
         pictures=tuple(_picture(recipe, s, sqnr or 160, pictures) for s in SAMPLES) if pictures else (),
     )
 

@@ -4,7 +4,7 @@ import pytest
 from example import example, facts, two_devices
 
 from pipeline.records import Report, Status
-from pipeline.reporting.headline import by_target, headline
+from pipeline.reporting.headline import by_target, headline, why
 
 
 def _with_latency_factor(factor: float) -> Report:
@@ -58,6 +58,13 @@ def test_without_times_the_size_is_compared() -> None:
 def test_the_baseline_is_kept_with_its_reason() -> None:
     report = replace(example(), chosen="litert-float32", reason="every quantized candidate loses over 0.2 dB.")
     assert headline(report) == "Keep litert-float32: every quantized candidate loses over 0.2 dB"
+
+
+def test_the_gates_own_keep_is_not_said_twice() -> None:
+    report = replace(example(), chosen="onnx-float32", reason="keep float32 here: litert-int8 does not pass")
+    assert headline(report) == "Keep float32 here: litert-int8 does not pass"
+    assert why(report) == ""
+    assert why(example()) == example().reason
 
 
 @pytest.mark.parametrize(

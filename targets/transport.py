@@ -1,4 +1,4 @@
-"""What it takes to reach a device: run a command there, start a program, write a file.
+"""What it takes to reach a device: start a program there, write a file there.
 
 A transport's author writes the `_methods`; the public ones wrap them, so that only errors of `targets.errors` escape
 and every step has its deadline. The order of a push (temporary name, hash on the device, atomic rename) is kept by
@@ -10,7 +10,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
@@ -41,15 +40,6 @@ _STRERRORS = {
     "Permission denied": errno.EACCES,
     "Operation not permitted": errno.EPERM,
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """A command that ran to its end on the device."""
-
-    status: int
-    stdout: bytes
-    stderr: str
 
 
 class Stream(ABC):
@@ -122,11 +112,6 @@ class Transport(ABC):
         with self.guard("connecting"):
             self._open()
 
-    def run(self, argv: Sequence[str], stdin: bytes = b"") -> Finished:
-        """Run a command to its end within the step's deadline."""
-        with self.guard(f"running {argv[0]}"):
-            return self._run(argv, stdin, time.monotonic() + self.spec.step_timeout_s)
-
     def start(self, argv: Sequence[str]) -> Stream:
         with self.guard(f"starting {argv[0]}"):
             return self._start(argv)
@@ -187,9 +172,6 @@ class Transport(ABC):
 
     @abstractmethod
     def _open(self) -> None: ...
-
-    @abstractmethod
-    def _run(self, argv: Sequence[str], stdin: bytes, deadline: float) -> Finished: ...
 
     @abstractmethod
     def _start(self, argv: Sequence[str]) -> Stream: ...

@@ -1,7 +1,8 @@
 """The first program run on a device: it makes our folder there and says whether the agent is in it.
 
-Sent on the stdin of `python3 -I - ROOT AGENT_SHA256 TOKEN`, so no shell ever sees it. It must run on any Python 3,
-since it is what finds out which one is there. An agent that arrived as `<sha256>.<TOKEN>.part` is hashed and renamed.
+Run as `python3 -I -c THIS ROOT AGENT_SHA256 TOKEN`. It must run on any Python 3, since it is what finds out which one
+is there. An agent that arrived as `<sha256>.<TOKEN>.part` is hashed and renamed. When the agent is there, this process
+becomes it, so that connecting costs one command and one round trip.
 """
 
 import hashlib
@@ -45,3 +46,6 @@ if __name__ == "__main__":
     except OSError as fault:
         answer.update(errno=fault.errno, message=str(fault))
     print(json.dumps(answer))
+    sys.stdout.flush()
+    if answer.get("ready") and sys.version_info >= (3, 9):
+        os.execv(sys.executable, [sys.executable, "-I", str(answer["agent"]), str(answer["root"])])

@@ -23,11 +23,12 @@ from targets.errors import (
     NoRuntime,
     ReadOnly,
 )
-from targets.transport import Finished, Stream, Transport
+from targets.transport import Stream, Transport
 
 LEAST_PYTHON = (3, 9)
-BOOT = (Path(__file__).parent / "boot.py").read_bytes()
-NOISE_LINES = 200  # what a login script may print before the agent's first reply
+BOOT = (Path(__file__).parent / "boot.py").read_text(encoding="utf-8")
+NOISE_LINES = 200  # what a login script may print before the boot program's answer
+MAX_NOISE_BYTES = 64 * 1024  # in one line of it
 
 _CLASSES: dict[str, type[DeployError]] = {
     kind.code: kind for kind in (DiskFull, ReadOnly, HashMismatch, NoRuntime, InputError, DeviceTimeout)
@@ -76,12 +77,7 @@ class Session:
     def _exchange(self, line: bytes, deadline: float, deadline_s: float, operation: str) -> dict[str, Any]:
         try:
             self._stream.send_line(line, deadline)
-            for _ in range(NOISE_LINES):
-                reply = _json(self._stream.read_line(deadline, edge_agent.MAX_REPLY_BYTES))
-                if reply.get("id") == self._number and ("ok" in reply or "error" in reply):
-                    return reply
-                if self._number > 1:
-                    raise AgentFailed(f"{self.target}: the agent answered out of protocol")
+            reply = _json(self._stream.read_line(deadline, edge_agent.MAX_REPLY_BYTES))
         except TimeoutError:
             hint = f"raise the deadline if {self.target} is merely slow"
             raise DeviceTimeout(f"{self.target}: no reply to {operation} within {deadline_s:g} s", hint=hint) from None
@@ -93,7 +89,9 @@ class Session:
             raise AgentFailed(
                 f"{self.target}: the agent ended with status {status} during {operation}\n{tail}"
             ) from None
-        raise AgentFailed(f"{self.target}: the agent did not answer; something else writes to its output")
+        if reply.get("id") != self._number or not ("ok" in reply or "error" in reply):
+            raise AgentFailed(f"{self.target}: the agent answered out of protocol")
+        return reply
 
     def _named(self, error: Mapping[str, Any], fields: Mapping[str, Any]) -> DeployError:
         text = f"{self.target}: {error['message']}"
@@ -127,30 +125,48 @@ class Session:
 
 def open_session(transport: Transport) -> Session:
     """Put this version's agent on the device unless it is there, start it, and agree on the wire version."""
-    source = Path(edge_agent.__file__).read_bytes()
-    token = secrets.token_hex(6)
-    boot = _boot(transport, source, token)
+    source, token = Path(edge_agent.__file__).read_bytes(), secrets.token_hex(6)
+    argv = [transport.python, "-I", "-c", BOOT, transport.root, sha256(source).hexdigest(), token]
+    stream, boot = _start(transport, argv)
     if not boot["ready"]:
+        stream.close()
         transport.write(io.BytesIO(source), len(source), boot["part"])
-        boot = _boot(transport, source, token)
+        stream, boot = _start(transport, argv)
         if not boot["ready"]:
+            stream.close()
             raise HashMismatch(f"{transport.spec.name}: the agent arrived damaged", hint="try again")
-    session = Session(transport, transport.start([transport.python, "-I", boot["agent"], boot["root"]]))
+    session = Session(transport, stream)
     hello = session.request("hello", transport.spec.step_timeout_s, {"wire": list(edge_agent.WIRE)})
     session.parts = str(hello["parts"])
     return session
 
 
-def _boot(transport: Transport, source: bytes, token: str) -> dict[str, Any]:
-    digest = sha256(source).hexdigest()
-    done = transport.run([transport.python, "-I", "-", transport.root, digest, token], BOOT)
-    # A login script may print around it, so the answer is looked for, not assumed.
-    for line in reversed(done.stdout.splitlines()):
-        answer = _json(line)
-        if "edge_deploy_boot" in answer:
-            break
-    else:
-        raise _no_python(transport, done)
+def _start(transport: Transport, argv: list[str]) -> tuple[Stream, dict[str, Any]]:
+    """Run the boot program; when its answer says ready, the stream is the agent's."""
+    stream = transport.start(argv)
+    try:
+        with transport.guard("starting the agent"):
+            return stream, _boot_answer(transport, stream)
+    except BaseException:
+        stream.close()
+        raise
+
+
+def _boot_answer(transport: Transport, stream: Stream) -> dict[str, Any]:
+    deadline = time.monotonic() + transport.spec.step_timeout_s
+    try:
+        # A login script may print before it, so the answer is looked for, not assumed.
+        for _ in range(NOISE_LINES):
+            answer = _json(stream.read_line(deadline, MAX_NOISE_BYTES))
+            if "edge_deploy_boot" in answer:
+                break
+        else:
+            raise AgentFailed(f"{transport.spec.name}: a login script on the device prints without end")
+    except EOFError:
+        status = stream.exit_status()
+        if status is None:
+            raise
+        raise _no_python(transport, status, stream.stderr_tail()) from None
     if tuple(answer["python"]) < LEAST_PYTHON:
         raise _too_old(transport, ".".join(map(str, answer["python"])))
     if "errno" in answer:
@@ -158,14 +174,14 @@ def _boot(transport: Transport, source: bytes, token: str) -> dict[str, Any]:
     return answer
 
 
-def _no_python(transport: Transport, done: Finished) -> DeviceError:
-    name, last = transport.spec.name, (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-    if done.status in (126, 127):  # the shell's words for "cannot be run" and "not found"
+def _no_python(transport: Transport, status: int, stderr: str) -> DeviceError:
+    name, last = transport.spec.name, (stderr.splitlines() or ["no reason given"])[-1]
+    if status in (126, 127):  # the shell's words for "cannot be run" and "not found"
         hint = f"install Python 3.9 or later there, or set `python:` of target {name} to its path"
         return NoPython(f"{name}: {transport.python} cannot be run on the device ({last})", hint=hint)
-    if "Unknown option: -I" in done.stderr:
+    if "Unknown option: -I" in stderr:
         return _too_old(transport, "2")
-    return AgentFailed(f"{name}: {transport.python} ended with status {done.status} on the device ({last})")
+    return AgentFailed(f"{name}: {transport.python} ended with status {status} on the device ({last})")
 
 
 def _too_old(transport: Transport, version: str) -> NoPython:

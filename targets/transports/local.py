@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from targets.errors import NoPython
-from targets.transport import CHUNK_BYTES, Finished, Progress, Stream, Transport
+from targets.transport import CHUNK_BYTES, Progress, Stream, Transport
 
 # The agent kills its child and removes its parts before it exits; a second is plenty, five are for a busy machine.
 LEAVE_S = 5.0
@@ -31,23 +31,11 @@ class LocalTransport(Transport):
     def _open(self) -> None:
         pass
 
-    def _run(self, argv: Sequence[str], stdin: bytes, deadline: float) -> Finished:
-        # A session of its own, so that Ctrl-C in the terminal reaches only us and we end it in order.
-        process = self._spawn(argv)
-        try:
-            stdout, stderr = process.communicate(stdin, timeout=deadline - time.monotonic())
-        except subprocess.TimeoutExpired:
-            raise TimeoutError from None
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.communicate()
-        return Finished(status=process.returncode, stdout=stdout, stderr=stderr.decode("utf-8", "replace"))
-
     def _start(self, argv: Sequence[str]) -> Stream:
         return _ProcessStream(self._spawn(argv))
 
     def _spawn(self, argv: Sequence[str]) -> "subprocess.Popen[bytes]":
+        # In a session of its own, so that Ctrl-C in the terminal reaches only us and we end it in order.
         pipe = subprocess.PIPE
         try:
             return subprocess.Popen(list(argv), stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)

@@ -12,11 +12,11 @@ from paramiko import Channel, SSHException  # type: ignore[import-untyped]
 
 from targets.errors import ConnectionLost, DeployError, DeviceTimeout
 from targets.records import TargetSpec
-from targets.transport import CHUNK_BYTES, STALL_S, Finished, Progress, Stream, Transport
+from targets.transport import CHUNK_BYTES, STALL_S, Progress, Stream, Transport
 from targets.transports.ssh_faults import explain_connecting
 from targets.transports.ssh_link import StrictConnection, make_connection
 
-MAX_OUTPUT_BYTES = 1 << 20  # of one short command; ours print one line
+MAX_OUTPUT_BYTES = 1 << 20  # of one command that has at most one line to say
 LINK_GONE_S = 2.0  # how long after a channel's end the link may take to show that it is dead too
 
 
@@ -65,17 +65,6 @@ class SshTransport(Transport):
         channel.exec_command(command_line(argv))
         return channel
 
-    def _run(self, argv: Sequence[str], stdin: bytes, deadline: float) -> Finished:
-        with self._watched(deadline), self._channel(argv) as channel:
-            channel.settimeout(max(0.1, deadline - time.monotonic()))
-            try:
-                channel.sendall(stdin)
-            except OSError:
-                if not self._alive():
-                    raise  # else the command ended without reading all of it; its status says why
-            channel.shutdown_write()
-            return _finish(channel, deadline)
-
     def _start(self, argv: Sequence[str]) -> Stream:
         return _ChannelStream(self._channel(argv))
 
@@ -100,11 +89,11 @@ class SshTransport(Transport):
             except OSError:
                 if not self._alive():
                     raise EOFError from None
-            done = _finish(channel, deadline)
-            if done.status < 0:
+            status, stderr = _finish(channel, deadline)
+            if status < 0:
                 raise EOFError
-            if done.status:
-                raise self.refused_in_words(done.stderr, "sending a file")
+            if status:
+                raise self.refused_in_words(stderr, "sending a file")
 
     @contextmanager
     def _watched(self, deadline: float) -> Iterator[None]:
@@ -122,21 +111,17 @@ class SshTransport(Transport):
             self._connection.close()
 
 
-def _finish(channel: Channel, deadline: float) -> Finished:
-    """Read both outputs to their ends, then the status; -1 when the link was lost instead."""
-    stdout, stderr = bytearray(), bytearray()
+def _finish(channel: Channel, deadline: float) -> tuple[int, str]:
+    """Wait for a command that prints only its troubles: its status (-1 when the link was lost instead) and stderr."""
+    stderr = bytearray()
     channel.settimeout(max(0.1, deadline - time.monotonic()))
-    while chunk := channel.recv(65536):
-        stdout += chunk
-        if len(stdout) > MAX_OUTPUT_BYTES:
-            raise SSHException("too much output")
     while chunk := channel.recv_stderr(65536):
         stderr += chunk
         if len(stderr) > MAX_OUTPUT_BYTES:
             raise SSHException("too much output")
     if not channel.status_event.wait(max(0.1, deadline - time.monotonic())):
         raise TimeoutError
-    return Finished(status=channel.exit_status, stdout=bytes(stdout), stderr=stderr.decode("utf-8", "replace"))
+    return channel.exit_status, stderr.decode("utf-8", "replace")
 
 
 class _ChannelStream(Stream):

@@ -1,21 +1,19 @@
 """What goes wrong on the way to a device, made with a real OpenSSH server, and what the user is told."""
 
 import os
-import secrets
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
-from sshd import Sshd, free_port, make_key, processes_with, require_sshd
+from ssh_targets import once_past, refusal, spec_for
+from sshd import Sshd, free_port, make_key, processes_with
 from tiny_models import digest_of, onnx_bundle, slow_onnx_bundle
 
 from targets.device import connect
@@ -30,21 +28,6 @@ from targets.errors import (
     UsageError,
 )
 from targets.records import TargetSpec
-
-
-def spec_for(server: Sshd, root: Path) -> TargetSpec:
-    return TargetSpec(
-        name="pi",
-        transport="ssh",
-        host="127.0.0.1",
-        port=server.port,
-        identity_file=str(server.identity),
-        known_hosts=str(server.known_hosts),
-        python=sys.executable,
-        root=str(root),
-        connect_timeout_s=3.0,
-        step_timeout_s=30.0,
-    )
 
 
 @pytest.fixture
@@ -65,14 +48,6 @@ def no_threads_left() -> Iterator[None]:
 def fingerprint(key: Path) -> str:
     shown = subprocess.run(["ssh-keygen", "-lf", key], capture_output=True, text=True, check=True)
     return shown.stdout.split()[1]
-
-
-def refusal(spec: TargetSpec, kind: type[DeployError], tmp_path: Path) -> DeployError:
-    with pytest.raises(kind) as caught:
-        connect(spec, state=tmp_path).close()
-    assert type(caught.value) is kind
-    assert caught.value.hint
-    return caught.value
 
 
 def test_an_unknown_host_key_is_refused_with_all_that_is_needed_to_trust_it(
@@ -202,7 +177,7 @@ def test_a_connection_cut_in_the_middle_of_a_push_leaves_nothing_behind(sshd: Ss
     source.write_bytes(os.urandom(20_000_000))
     with connect(spec, state=tmp_path) as device:
         with pytest.raises(ConnectionLost) as caught:
-            device.push(source, digest_of(source), _once_past(0.3, sshd.kill_sessions))
+            device.push(source, digest_of(source), once_past(0.3, sshd.kill_sessions))
         assert caught.value.transient
         with pytest.raises(ConnectionLost, match="over"):
             device.facts()
@@ -212,80 +187,6 @@ def test_a_connection_cut_in_the_middle_of_a_push_leaves_nothing_behind(sshd: Ss
         assert device.push(source, digest_of(source)) is True
     assert (live / digest_of(source)).read_bytes() == source.read_bytes()
     assert list((tmp_path / "root").rglob("*.part")) == []
-
-
-def _once_past(share: float, action: Callable[[], object]) -> Callable[[int, int], None]:
-    left = [action]
-
-    def progress(sent: int, total: int) -> None:
-        if sent > share * total and left:
-            left.pop()()
-
-    return progress
-
-
-@pytest.fixture
-def cable(tmp_path: Path) -> Iterator[tuple[Sshd, Callable[[], object]]]:
-    """A server behind a link of its own, and what pulls the cable: packets then vanish without a word."""
-    require_sshd()
-    if os.geteuid() != 0 or not shutil.which("ip"):
-        pytest.skip("a network namespace needs root and iproute2")
-    name = f"edge{secrets.token_hex(4)}"
-    run = partial(subprocess.run, check=True)
-    run(["ip", "netns", "add", name])
-    try:
-        run(["ip", "link", "add", f"{name}h", "type", "veth", "peer", "name", "eth0", "netns", name])
-        run(["ip", "addr", "add", "198.18.77.1/30", "dev", f"{name}h"])  # the range for benchmarks, RFC 2544
-        run(["ip", "link", "set", f"{name}h", "up"])
-        run(["ip", "-n", name, "addr", "add", "198.18.77.2/30", "dev", "eth0"])
-        run(["ip", "-n", name, "link", "set", "eth0", "up"])
-        inside = ("ip", "netns", "exec", name)
-        with Sshd(tmp_path / "far", address="198.18.77.2", inside=inside) as server:
-            yield server, lambda: run(["ip", "-n", name, "link", "set", "eth0", "down"])
-    finally:
-        # Explicitly: unanswered TCP connections keep the namespace alive for minutes, and with it the link.
-        subprocess.run(["ip", "link", "del", f"{name}h"], check=False)
-        run(["ip", "netns", "del", name])
-
-
-def test_a_cable_pulled_in_the_middle_of_a_push_is_noticed(
-    cable: tuple[Sshd, Callable[[], object]], tmp_path: Path
-) -> None:
-    server, pull = cable
-    spec = replace(spec_for(server, tmp_path / "root"), host=server.address, connect_timeout_s=1.5)
-    source = tmp_path / "blob"
-    source.write_bytes(os.urandom(40_000_000))
-    with connect(spec, state=tmp_path) as device:
-        start = time.monotonic()
-        with pytest.raises(ConnectionLost):
-            device.push(source, digest_of(source), _once_past(0.1, pull))
-    assert time.monotonic() - start < 10  # twice the connect time-out, and some
-    assert list((tmp_path / "root" / "blobs" / "sha256").iterdir()) == []
-
-
-def test_a_cable_pulled_during_a_benchmark_is_noticed(cable: tuple[Sshd, Callable[[], object]], tmp_path: Path) -> None:
-    server, pull = cable
-    spec = replace(spec_for(server, tmp_path / "root"), host=server.address, connect_timeout_s=1.5)
-    bundle = slow_onnx_bundle(tmp_path / "model", 10**9)
-    with connect(spec, state=tmp_path) as device:
-        for path in bundle.files:
-            device.push(path, digest_of(path))
-        threading.Timer(1.0, pull).start()
-        start = time.monotonic()
-        with pytest.raises(ConnectionLost):
-            device.bench(bundle.request(), 60)
-    assert time.monotonic() - start < 15
-
-
-def test_a_host_whose_packets_are_dropped_is_given_up_in_the_configured_time(
-    cable: tuple[Sshd, Callable[[], object]], tmp_path: Path
-) -> None:
-    server, pull = cable
-    pull()
-    start = time.monotonic()
-    spec = replace(spec_for(server, tmp_path / "root"), host=server.address, connect_timeout_s=1.0)
-    refusal(spec, Unreachable, tmp_path)
-    assert time.monotonic() - start < 3
 
 
 def test_a_push_over_a_frozen_link_ends_at_its_deadline(sshd: Sshd, tmp_path: Path) -> None:
@@ -300,7 +201,7 @@ def test_a_push_over_a_frozen_link_ends_at_its_deadline(sshd: Sshd, tmp_path: Pa
     device = connect(spec, state=tmp_path)
     start = time.monotonic()
     with pytest.raises((ConnectionLost, DeviceTimeout)):
-        device.push(source, digest_of(source), _once_past(0.1, freeze))
+        device.push(source, digest_of(source), once_past(0.1, freeze))
     sshd.kill_sessions()
     device.close()
     assert time.monotonic() - start < 20

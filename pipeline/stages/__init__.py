@@ -1,0 +1,1 @@
+"""The stages. `run.py` puts them together; `*_jobs.py` hold what happens in the worker process."""

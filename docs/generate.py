@@ -1,0 +1,175 @@
+"""Write what can be derived: the JSON schemas beside this file, and the marked blocks of README.md.
+
+    python docs/generate.py            write
+    python docs/generate.py --check    change nothing; end with 1 and name what is stale
+
+A block stands between `<!-- generated: NAME -->` and `<!-- /generated -->`. A block the README does not have is left
+out; a name that is not in `BLOCKS` is an error.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import getdoc
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+_BLOCK = re.compile(r"(<!-- generated: (?P<name>[^>]*?) -->\n)(?P<body>.*?)(<!-- /generated -->)", re.DOTALL)
+_MARK = re.compile(r"<!-- (generated: [^>]*|/generated) -->")
+
+
+def help_block() -> str:
+    """What `deploy --help` prints."""
+    shown = subprocess.run(
+        [sys.executable, "-c", "from pipeline.cli.main import main; main()", "--help"],
+        env={**os.environ, "COLUMNS": "100", "PYTHONUTF8": "1"},
+        check=True,
+        capture_output=True,
+        encoding="utf-8",
+    ).stdout
+    return f"```console\n$ deploy --help\n{shown.rstrip()}\n```\n"
+
+
+def recipes_block() -> str:
+    """The recipes that ship."""
+    from pipeline.recipes import RECIPES
+    from pipeline.recipes.recipe import recipe
+
+    starts = {
+        "source": "TensorFlow, a Keras or SavedModel source",
+        "float": "the float32 model",
+        "ranges": "the float32 model and calibration samples",
+    }
+    found = [(name, recipe(name)) for name in RECIPES]
+    rows = [(f"`{name}`", f"`.{made.format}`", made.summary, starts[made.start]) for name, made in found]
+    return _table(("Recipe", "Format", "What it does", "Needs"), rows)
+
+
+def targets_block() -> str:
+    """The keys of a target, by transport."""
+    from pipeline.config import LocalTarget, SshTarget
+
+    rows = []
+    for transport, model in (("local", LocalTarget), ("ssh", SshTarget)):
+        rows.append((f"**`{transport}`**", _first_sentence(model), ""))
+        for key, field in model.model_fields.items():
+            if key == "transport":
+                continue
+            default = "required" if field.is_required() else _default(field.default)
+            rows.append((f"`{key}`", field.description or "", default))
+    return _table(("Key", "Meaning", "Default"), rows)
+
+
+def metrics_block() -> str:
+    """The task metrics."""
+    from pipeline.plugins import load_plugin
+    from pipeline.quality.metrics import METRICS
+
+    rows = [(f"`{name}`", _first_sentence(load_plugin(where))) for name, where in METRICS.items()]
+    return _table(("Metric", "What it is"), [*rows, ("`file.py:function`", "your own: `function(outputs, truth)`")])
+
+
+def exit_codes_block() -> str:
+    """The exit codes, from where the command line declares them."""
+    import pipeline.cli.main
+
+    declared = re.search(r"^Exit codes: (.*)\.$", pipeline.cli.main.__doc__ or "", re.MULTILINE)
+    if declared is None:
+        raise SystemExit("pipeline/cli/main.py: its docstring has no line `Exit codes: …` any more")
+    rows = [code.partition(" ")[::2] for code in declared[1].split(" · ")]
+    return _table(("Exit code", "Meaning"), rows)
+
+
+BLOCKS: Mapping[str, Callable[[], str]] = {
+    "help": help_block,
+    "recipes": recipes_block,
+    "targets": targets_block,
+    "metrics": metrics_block,
+    "exit-codes": exit_codes_block,
+}
+
+
+def filled(text: str) -> tuple[str, list[str]]:
+    """The text with its blocks filled, and the names of those that changed.
+
+    Raises:
+        ValueError: a block has an unknown name, or no end.
+    """
+    whole = list(_BLOCK.finditer(text))
+    if len(_MARK.findall(text)) != 2 * len(whole):
+        raise ValueError("a `<!-- generated: NAME -->` without its `<!-- /generated -->`, or the other way round")
+    stale: list[str] = []
+
+    def fill(block: re.Match[str]) -> str:
+        name = block["name"]
+        if name not in BLOCKS:
+            raise ValueError(f"no block is called {name!r}; there are {', '.join(BLOCKS)}")
+        body = BLOCKS[name]()
+        if body != block["body"]:
+            stale.append(name)
+        return f"{block[1]}{body}{block[4]}"
+
+    return _BLOCK.sub(fill, text), stale
+
+
+def schemas() -> dict[str, str]:
+    """File name in this folder -> JSON Schema."""
+    from pipeline.config import config_schema
+    from pipeline.reporting.schema import report_schema
+
+    found = {"deploy.schema.json": config_schema(), "report.schema.json": report_schema()}
+    return {name: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for name, schema in found.items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write, or check; the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; end with 1 and name what is stale")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the folder of README.md and docs/ (default: this one)")
+    asked = parser.parse_args(arguments)
+    wanted = {asked.root / "docs" / name: text for name, text in schemas().items()}
+    stale = [f"docs/{path.name}" for path, text in wanted.items() if _read(path) != text]
+    readme = asked.root / "README.md"
+    try:
+        wanted[readme], blocks = filled(_read(readme))
+    except ValueError as error:
+        print(f"README.md: {error}", file=sys.stderr)
+        return 1
+    stale += [f"README.md: {name}" for name in blocks]
+    for name in stale:
+        print(f"{name} {'is stale: run `make docs`' if asked.check else 'written'}", file=sys.stderr)
+    if asked.check:
+        return 1 if stale else 0
+    for path, text in wanted.items():
+        if _read(path) != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    return 0
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _first_sentence(described: object) -> str:
+    # A full stop ends a sentence when a capital or code follows: "Wang et al. (2004)" goes on.
+    return re.split(r"(?<=\.)\s+(?=[A-Z`])", getdoc(described) or "")[0]
+
+
+def _default(value: Any) -> str:
+    return "" if value in ("", None) else f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [" | ".join(titles), " | ".join("---" for _ in titles)]
+    lines += [" | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in row) for row in rows]
+    return "".join(f"| {line} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

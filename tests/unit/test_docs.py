@@ -1,0 +1,83 @@
+"""What is generated is current, the generator says what is not, and the schema accepts what ships."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+from ruamel.yaml import YAML
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def generate(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(_ROOT / "docs" / "generate.py"), *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def schema(name: str) -> dict[str, object]:
+    found: dict[str, object] = json.loads((_ROOT / "docs" / name).read_text(encoding="utf-8"))
+    return found
+
+
+def test_everything_generated_is_current() -> None:
+    checked = generate("--check")
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_what_is_stale_is_named_then_written_and_the_rest_left_alone(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- generated: exit-codes -->\nold\n<!-- /generated -->\nafter\n", encoding="utf-8")
+    root = ("--root", str(tmp_path))
+
+    stale = generate("--check", *root)
+    assert stale.returncode == 1
+    assert "README.md: exit-codes is stale" in stale.stderr
+    assert "docs/deploy.schema.json is stale" in stale.stderr
+    assert "old" in readme.read_text(encoding="utf-8")
+
+    assert generate(*root).returncode == 0
+    written = readme.read_text(encoding="utf-8")
+    assert written.startswith("before\n<!-- generated: exit-codes -->\n| Exit code | Meaning |\n")
+    assert "| 0 | pass |" in written
+    assert written.endswith("<!-- /generated -->\nafter\n")
+    assert generate("--check", *root).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<!-- generated: recipe -->\n<!-- /generated -->\n", "no block is called 'recipe'; there are help, recipes"),
+        ("<!-- generated: help -->\n", "without its `<!-- /generated -->`"),
+        ("<!-- generated: help -->\n<!-- generated: metrics -->\n<!-- /generated -->\n", "without its"),
+    ],
+    ids=["unknown", "unended", "nested"],
+)
+def test_a_wrong_block_is_an_error_and_nothing_is_written(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "README.md").write_text(text, encoding="utf-8")
+    done = generate("--root", str(tmp_path))
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == text
+    assert not (tmp_path / "docs").exists()
+
+
+@pytest.mark.parametrize("name", ["deploy.schema.json", "report.schema.json"])
+def test_the_schemas_are_json_schema(name: str) -> None:
+    jsonschema.Draft202012Validator.check_schema(schema(name))
+
+
+def test_the_shipped_deploy_yaml_fits_its_schema() -> None:
+    shipped = YAML(typ="safe", pure=True).load(_ROOT / "deploy.yaml")
+    jsonschema.Draft202012Validator(schema("deploy.schema.json")).validate(shipped)
+
+
+def test_the_schema_refuses_a_key_that_does_not_exist() -> None:
+    shipped = YAML(typ="safe", pure=True).load(_ROOT / "deploy.yaml")
+    with pytest.raises(jsonschema.ValidationError, match="latency_p99"):
+        jsonschema.Draft202012Validator(schema("deploy.schema.json")).validate(
+            {**shipped, "budgets": {"latency_p99": "1 ms"}}
+        )

@@ -390,6 +390,8 @@ class Agent:
             seen.update(conditions("after"))
         if waited_s >= 1:
             seen["waited_for_other_benchmark_s"] = "%.0f" % waited_s
+        if emulated := emulation():
+            seen["emulated"] = emulated
         seen["cpus_allowed"] = str(len(os.sched_getaffinity(0)))
         seen.update(result.pop("conditions"))
         return {**result, "conditions": seen}

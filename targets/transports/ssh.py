@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from paramiko import Channel, SSHException  # type: ignore[import-untyped]
+from paramiko import Channel, SSHException
 
 from targets.errors import ConnectionLost, DeployError, DeviceTimeout
 from targets.records import TargetSpec
 from targets.transport import CHUNK_BYTES, STALL_S, Progress, Stream, Transport
 from targets.transports.ssh_faults import explain_connecting
-from targets.transports.ssh_link import StrictConnection, make_connection
+from targets.transports.ssh_link import NotConnected, StrictConnection, make_connection
 
 MAX_OUTPUT_BYTES = 1 << 20  # of one command that has at most one line to say
 LINK_GONE_S = 2.0  # how long after a channel's end the link may take to show that it is dead too
@@ -39,10 +39,11 @@ class SshTransport(Transport):
         self._connection = connection = make_connection(self.spec)
         try:
             connection.open()
-        except BaseException as fault:
+        except NotConnected as fault:
             connection.close()
-            if isinstance(fault, self._faults()):
-                raise explain_connecting(fault, connection) from fault
+            raise explain_connecting(fault.why, fault.connection) from fault.why
+        except BaseException:
+            connection.close()
             raise
 
     def _faults(self) -> tuple[type[Exception], ...]:
@@ -154,13 +155,16 @@ class _ChannelStream(Stream):
             return status
         # -1 means that no status came: the program was killed, or the link is gone, which shows a moment later.
         end = time.monotonic() + LINK_GONE_S
-        while time.monotonic() < end and self._channel.transport.is_active():
+        while time.monotonic() < end and self._linked():
             time.sleep(0.05)
-        return status if self._channel.transport.is_active() else None
+        return status if self._linked() else None
+
+    def _linked(self) -> bool:
+        return self._channel.transport is not None and self._channel.transport.is_active()
 
     def close(self) -> None:
         """Close the agent's stdin and wait for it to leave, so that nothing is running when we say so."""
-        if self._channel.transport.is_active():
+        if self._linked():
             self._channel.shutdown_write()
             self._channel.status_event.wait(LINK_GONE_S)
         self._channel.close()

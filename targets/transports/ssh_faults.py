@@ -2,14 +2,14 @@
 
 import socket
 
-from paramiko import BadHostKeyException, ChannelException, PKey  # type: ignore[import-untyped]
+from paramiko import BadHostKeyException, ChannelException, PKey
 
 from targets.errors import AuthRefused, DeviceError, HostKeyRejected, Unreachable
 from targets.transports.ssh_link import KeysRefused, StrictConnection, UnknownHostKey
 
 
 def explain_connecting(fault: BaseException, connection: StrictConnection) -> DeviceError:
-    """The error of our family for what `connection.open()` raised."""
+    """The error of our family for what opening this connection, of the device or of a jump host, raised."""
     spec = connection.target
     place = f"{connection.host}:{connection.port}"
     limit = f"{spec.connect_timeout_s:g} s"
@@ -50,12 +50,14 @@ def _unknown_key(name: str, fault: UnknownHostKey) -> HostKeyRejected:
 
 
 def _changed_key(connection: StrictConnection, fault: BadHostKeyException) -> HostKeyRejected:
-    looked_in = connection._known_hosts_files()
+    looked_in = connection.known_hosts_files()
+    host, port = connection.host, int(connection.port)
+    known_as = host if port == 22 else f"[{host}]:{port}"
     return HostKeyRejected(
-        f"{connection.target.name}: the host key of {fault.hostname} has CHANGED: it offered {_shown(fault.key)}, "
+        f"{connection.target.name}: the host key of {host} port {port} has CHANGED: it offered {_shown(fault.key)}, "
         f"{' or '.join(looked_in)} says {_shown(fault.expected_key)}. Someone may be posing as the device",
-        hint="if the device was reinstalled, check the new fingerprint on its own console, remove the old one with "
-        f"`ssh-keygen -f {looked_in[0]} -R` and the host, and connect once with ssh",
+        hint="if it was reinstalled, check the new fingerprint on its own console, then replace the old key: "
+        f"ssh-keygen -f {looked_in[0]} -R '{known_as}'; ssh-keyscan -p {port} {host} >> {looked_in[0]}",
     )
 
 

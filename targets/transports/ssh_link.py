@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from fabric import Config, Connection  # type: ignore[import-untyped]
-from paramiko import Agent, AuthenticationException, HostKeys, PKey, RejectPolicy, SSHClient, SSHException  # type: ignore[import-untyped]
-from paramiko.auth_strategy import AuthSource, AuthStrategy, InMemoryPrivateKey, OnDiskPrivateKey  # type: ignore[import-untyped]
-from paramiko.hostkeys import HostKeyEntry, InvalidHostKey  # type: ignore[import-untyped]
+from paramiko import Agent, AuthenticationException, HostKeys, MissingHostKeyPolicy, PKey, SSHClient, SSHException
+from paramiko.auth_strategy import AuthSource, AuthStrategy, InMemoryPrivateKey, OnDiskPrivateKey
+from paramiko.config import SSHConfig, SSHConfigDict
+from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
 
 from targets.errors import UsageError
 from targets.records import TargetSpec
@@ -27,7 +28,7 @@ GLOBAL_KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
 KEEPALIVE_S = 5  # a probe this often makes a dead link show while a benchmark runs in silence
 
 
-class UnknownHostKey(SSHException):  # type: ignore[misc]
+class UnknownHostKey(SSHException):
     """The server's key is in no known_hosts file."""
 
     def __init__(self, host: str, key: PKey, looked_in: list[str]) -> None:
@@ -35,7 +36,7 @@ class UnknownHostKey(SSHException):  # type: ignore[misc]
         self.host, self.key, self.looked_in = host, key, looked_in
 
 
-class KeysRefused(SSHException):  # type: ignore[misc]
+class KeysRefused(SSHException):
     """No key was accepted; `silent` when the server said nothing rather than no."""
 
     def __init__(self, tried: list[str], *, silent: bool) -> None:
@@ -43,8 +44,16 @@ class KeysRefused(SSHException):  # type: ignore[misc]
         self.tried, self.silent = tried, silent
 
 
-class _NamingRejectPolicy(RejectPolicy):  # type: ignore[misc]
-    """Rejects as RejectPolicy does, but keeps what the user must know to trust the key."""
+class NotConnected(SSHException):
+    """Which connection of a chain failed, and why."""
+
+    def __init__(self, connection: "StrictConnection", why: Exception) -> None:
+        super().__init__(str(why))
+        self.connection, self.why = connection, why
+
+
+class _NamingRejectPolicy(MissingHostKeyPolicy):
+    """Rejects, as paramiko's RejectPolicy does, but keeps what the user must know to trust the key."""
 
     def __init__(self, looked_in: list[str]) -> None:
         self._looked_in = looked_in
@@ -53,21 +62,22 @@ class _NamingRejectPolicy(RejectPolicy):  # type: ignore[misc]
         raise UnknownHostKey(hostname, key, self._looked_in)
 
 
-class KeyStrategy(AuthStrategy):  # type: ignore[misc]
+class KeyStrategy(AuthStrategy):
     """Tries the target's own key, then ssh_config's, then the agent's, then the default ones; never asks anything."""
 
-    def __init__(self, ssh_config: dict[str, Any], fabric_config: Config, username: str) -> None:
-        super().__init__(ssh_config=ssh_config)
+    def __init__(self, ssh_config: SSHConfigDict, fabric_config: Config, username: str) -> None:
+        super().__init__(ssh_config=SSHConfig())  # only kept there; what Fabric hands over is one host's entry of it
+        self._entry = ssh_config
         self._username = username
         self._named = list(fabric_config.authentication.identities)
         self.tried: list[str] = []
         self._agent: Agent | None = None
 
     def get_sources(self) -> Iterator[AuthSource]:
-        configured = [*self._named, *self.ssh_config.get("identityfile", [])]
+        configured = [*self._named, *self._entry.get("identityfile", [])]
         for path in configured:
             yield from self._from_file(Path(path).expanduser())
-        if self.ssh_config.get("identitiesonly", "no") != "yes":
+        if self._entry.get("identitiesonly", "no") != "yes":
             self._agent = Agent()
             for key in self._agent.get_keys():
                 self.tried.append(f"ssh-agent key {key.fingerprint}")
@@ -119,13 +129,14 @@ class StrictConnection(Connection):  # type: ignore[misc]
             "auth_timeout": limit_s,
             "channel_timeout": limit_s,
         }
-        looked_in = self._known_hosts_files()
+        looked_in = self.known_hosts_files()
         self.client.set_missing_host_key_policy(_NamingRejectPolicy(looked_in))
         for path in looked_in:
             if Path(path).is_file():
                 _load_host_keys(self.client.get_host_keys(), Path(path))
 
-    def _known_hosts_files(self) -> list[str]:
+    def known_hosts_files(self) -> list[str]:
+        """The files that may vouch for the host: the target's own alone, or else the user's and the system's."""
         if self.target.known_hosts:
             return [str(Path(self.target.known_hosts).expanduser())]
         own = self.ssh_config.get("userknownhostsfile", "~/.ssh/known_hosts").split()
@@ -143,9 +154,14 @@ class StrictConnection(Connection):  # type: ignore[misc]
         return reached
 
     def open(self) -> Any:
-        if not self.is_connected and not self.gateway:
-            self.connect_kwargs["sock"] = dial(self.host, int(self.port), self.target.connect_timeout_s)
-        opened = super().open()
+        try:
+            if not self.is_connected and not self.gateway:
+                self.connect_kwargs["sock"] = dial(self.host, int(self.port), self.target.connect_timeout_s)
+            opened = super().open()
+        except NotConnected:
+            raise  # by a jump host, which named itself
+        except (OSError, EOFError, SSHException) as fault:
+            raise NotConnected(self, fault) from fault
         self.transport.set_keepalive(KEEPALIVE_S)
         return opened
 
@@ -159,7 +175,8 @@ def _load_host_keys(keys: HostKeys, path: Path) -> None:
     """Add the file's keys, but none that it marks @revoked.
 
     paramiko's own loader fails on any line with a marker, and would trust a revoked key that is also listed.
-    Certificate authorities and host patterns are not understood, so such hosts count as unknown.
+    Certificate authorities and host patterns are not understood, so such hosts count as unknown; of two keys of one
+    type for a host the later counts.
     """
     entries, revoked = [], set()
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -169,7 +186,10 @@ def _load_host_keys(keys: HostKeys, path: Path) -> None:
         elif len(fields) >= 3 and fields[0][0] not in "#@":
             with suppress(InvalidHostKey):  # one damaged line does not make the others worthless
                 entries.append(HostKeyEntry.from_line(" ".join(fields)))
-    keys._entries.extend(entry for entry in entries if entry and entry.key.get_base64() not in revoked)
+    for entry in entries:
+        if entry and entry.key.get_base64() not in revoked:
+            for name in entry.hostnames:
+                keys.add(name, entry.key.get_name(), entry.key)
 
 
 def dial(host: str, port: int, timeout_s: float) -> socket.socket:

@@ -1,5 +1,6 @@
 """What every transport must do, run over each of them: one suite, real processes, a real SSH server."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -221,6 +222,21 @@ def test_a_benchmark_that_outlives_its_deadline_is_ended(device: Device, tmp_pat
     assert time.monotonic() - start < 10
     assert bench_children(device) == []
     assert device.facts().target == "dev"
+
+
+def test_a_benchmark_waits_for_another_one_and_says_so(device: Device, tmp_path: Path) -> None:
+    bundle = onnx_bundle(tmp_path / "model")
+    push_all(device, bundle)
+    with (Path(device.spec.root) / "bench.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        timer = threading.Timer(1.5, fcntl.flock, (lock, fcntl.LOCK_UN))
+        timer.start()
+        found = device.bench(bundle.request(), 60)
+        timer.join()
+        assert found.conditions["waited_for_other_benchmark_s"] in ("1", "2")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(DeviceTimeout, match="another benchmark held this device"):
+            device.bench(bundle.request(), 0.5)
 
 
 def test_ctrl_c_during_a_benchmark_leaves_nothing_running(device: Device, tmp_path: Path) -> None:

@@ -81,6 +81,9 @@ def test_a_changed_host_key_is_refused_and_both_keys_are_shown(
     found = refusal(replace(spec, known_hosts=str(known)), HostKeyRejected, tmp_path)
     assert "CHANGED" in found.message
     assert fingerprint(shared_sshd.host_key) in found.message and fingerprint(other) in found.message
+    command = found.hint[found.hint.index("ssh-keygen") :]
+    subprocess.run(command, shell=True, check=True, capture_output=True)  # noqa: S602 (as the user would)
+    connect(replace(spec, known_hosts=str(known)), state=tmp_path).close()
 
 
 def test_a_revoked_host_key_is_refused(shared_sshd: Sshd, spec: TargetSpec, tmp_path: Path) -> None:
@@ -277,6 +280,14 @@ def test_a_chain_of_jump_hosts_is_taken_in_order(sshd: Sshd, shared_sshd: Sshd, 
         connect(spec, state=tmp_path).close()
 
 
+def test_a_jump_host_that_is_down_is_the_one_named(shared_sshd: Sshd, tmp_path: Path) -> None:
+    port = free_port()
+    config = tmp_path / "ssh_config"
+    config.write_text(f"Host jump\n HostName 127.0.0.1\n Port {port}\nHost board\n ProxyJump jump\n")
+    spec = TargetSpec(name="pi", transport="ssh", host="board", ssh_config=str(config))
+    assert f"nothing listens at 127.0.0.1:{port}" in refusal(spec, Unreachable, tmp_path).message
+
+
 def test_a_jump_host_that_cannot_reach_the_device_says_so(shared_sshd: Sshd, tmp_path: Path) -> None:
     port = free_port()
     config = tmp_path / "ssh_config"
@@ -311,3 +322,18 @@ def test_a_login_that_allows_no_commands_is_explained(tmp_path: Path) -> None:
         with pytest.raises(DeployError) as caught:
             connect(spec, state=tmp_path)
         assert not isinstance(caught.value, NoPython)
+
+
+def test_the_later_of_two_known_keys_counts_and_rubbish_does_not(
+    shared_sshd: Sshd, spec: TargetSpec, tmp_path: Path
+) -> None:
+    make_key(tmp_path / "old")
+    good = shared_sshd.known_hosts_line()
+    old = f"{good.split()[0]} {' '.join((tmp_path / 'old.pub').read_text().split()[:2])}\n"
+    known = tmp_path / "known_hosts"
+    known.write_text(
+        f"{old}# a comment\n\nrubbish\n{good[:40]}\n@cert-authority *.example {good.split(' ', 1)[1]}{good}"
+    )
+    connect(replace(spec, known_hosts=str(known)), state=tmp_path).close()
+    known.write_text(good + old)
+    refusal(replace(spec, known_hosts=str(known)), HostKeyRejected, tmp_path)

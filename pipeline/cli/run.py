@@ -47,7 +47,6 @@ def run(
     Every finished step is kept: a second run repeats only push, measure and gate. Exit code: 0 a candidate passes,
     1 none does, 2 usage or configuration, 3 device or environment, 4 not enough was measured to say.
     """
-    from pipeline import codec
     from pipeline.cli.progress import observer
     from pipeline.config import load_config
     from pipeline.flow import execute, forced_stages, plan
@@ -68,7 +67,9 @@ def run(
         with explained_disk_errors(store.root), store.exclusive(), observer(ordered) as watching:
             report = execute(ordered, store, watching, forced)[reported]
     if as_json:
-        sys.stdout.write(codec.canonical(codec.plain(report)).decode() + "\n")
+        from pipeline.reporting.schema import report_json
+
+        sys.stdout.write(report_json(report).decode())
     else:
         from rich.console import Console
 

@@ -54,7 +54,7 @@ def probe(config: Path, state: Path | None, as_json: bool, name: str) -> None:
 
 
 def _lines(facts: dict[str, object]) -> list[tuple[str, str]]:
-    from pipeline.quantities import format_bytes
+    from pipeline.quantities import size
 
     rows = []
     for key, value in facts.items():
@@ -66,7 +66,7 @@ def _lines(facts: dict[str, object]) -> list[tuple[str, str]]:
         elif isinstance(value, list | tuple):
             text = " ".join(map(str, value)) or "none"
         elif key.endswith("_bytes"):
-            title, text = key.removesuffix("_bytes").replace("_", " "), format_bytes(float(str(value)))
+            title, text = key.removesuffix("_bytes").replace("_", " "), size(float(str(value)))
         elif key.endswith("_c") and isinstance(value, float):
             title, text = key.removesuffix("_c"), f"{value:.1f} °C"
         else:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from pipeline import quantities
 from pipeline.records import CandidateReport, Report, Summary, TargetResult, VerdictKind
-from pipeline.reporting import quantities
 from targets.records import Absent, Failed
 
 Tone = Literal["", "better", "worse"]

@@ -1,7 +1,7 @@
 """The verdict of a run in one sentence that needs no table beside it."""
 
+from pipeline import quantities
 from pipeline.records import CandidateReport, MetricValue, Report, Status, Summary, VerdictKind
-from pipeline.reporting import quantities
 from pipeline.reporting.comparison import baseline_of, sqnr
 from targets.records import Facts, Failed
 

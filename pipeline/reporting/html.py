@@ -7,8 +7,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from pipeline import quantities
 from pipeline.records import CandidateReport, Report
-from pipeline.reporting import headline, pictures, plots, quantities
+from pipeline.reporting import headline, pictures, plots
 from pipeline.reporting.comparison import tables
 from pipeline.reporting.printable import printable
 from targets.records import Absent, Facts, Failed

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
+from pipeline import quantities
 from pipeline.records import CandidateReport, Report, Summary
-from pipeline.reporting import quantities
 from pipeline.reporting.comparison import quality_of
 from targets.records import Facts
 

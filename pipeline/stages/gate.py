@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from pipeline.quality.energy import energy_per_inference
 from pipeline.quality.statistics import intervals_overlap, summarize
-from pipeline.quantities import format_bytes
-from pipeline.records import Artifact, Decision, Objective, Quality, Status, Summary, Verdict
+from pipeline.quantities import joules, milliseconds, size
+from pipeline.records import JUDGED_FIDELITY, Artifact, Decision, Objective, Quality, Status, Summary, Verdict
 from targets.records import Absent, Failed, Measurement
 
 # The device may differ from the host by a step or two where kernels fuse differently (onnxruntime#32132).
@@ -40,10 +40,14 @@ class Evidence:
 def judge(evidence: Evidence, budgets: Budgets, objective: Objective = "latency") -> Verdict:
     """Judge one candidate on one target. Failures come before doubts: what is proven bad needs no more measuring."""
     failures = [*_quality_failures(evidence.quality, budgets)]
-    doubts: list[str] = []
-    size = evidence.artifact.size_bytes
-    if budgets.size_bytes is not None and size > budgets.size_bytes:
-        failures.append(f"size {format_bytes(size)} is over the budget of {format_bytes(budgets.size_bytes)}")
+    doubts = [
+        f"max_drop limits {name}, which nothing measured"
+        for name in budgets.max_drop
+        if name not in evidence.quality.metrics and not (name in JUDGED_FIDELITY and name in evidence.quality.fidelity)
+    ]
+    size_bytes = evidence.artifact.size_bytes
+    if budgets.size_bytes is not None and size_bytes > budgets.size_bytes:
+        failures.append(f"size {size(size_bytes)} is over the budget of {size(budgets.size_bytes)}")
     measured = evidence.measured
     if isinstance(measured, Failed):
         doubts.append(f"not measured: {measured.message}")
@@ -57,12 +61,12 @@ def judge(evidence: Evidence, budgets: Budgets, objective: Objective = "latency"
 
 
 def _quality_failures(quality: Quality, budgets: Budgets) -> list[str]:
-    if quality.fidelity["finite_share"] < 1:
+    if not quality.fidelity["finite_share"] >= 1:
         share = 1 - quality.fidelity["finite_share"]
         return [f"{share:.1%} of its answers are NaN or infinite"]
     failures = []
     fidelity_db = quality.fidelity["sqnr_db"]
-    if budgets.min_fidelity_db is not None and fidelity_db < budgets.min_fidelity_db:
+    if budgets.min_fidelity_db is not None and not fidelity_db >= budgets.min_fidelity_db:
         failures.append(
             f"wrong: its answers have an SQNR of {fidelity_db:.1f} dB against the float model "
             f"(least: {budgets.min_fidelity_db:g} dB)"
@@ -70,11 +74,10 @@ def _quality_failures(quality: Quality, budgets: Budgets) -> list[str]:
     for name, largest in budgets.max_drop.items():
         value = quality.metrics.get(name)
         if value is None:
-            fidelity = quality.fidelity.get(name)
+            fidelity = quality.fidelity.get(name) if name in JUDGED_FIDELITY else None
             if fidelity is not None and 1 - fidelity > largest:
                 failures.append(f"{name} {fidelity:.4g} is more than {largest:g} under 1")
-            continue
-        if value.drop > largest:
+        elif not value.drop <= largest:  # a NaN fails
             failures.append(f"{name} lost {value.drop:.3g} {value.unit}".rstrip() + f", allowed are {largest:g}")
     return failures
 
@@ -84,28 +87,26 @@ def _judge_measurement(
 ) -> None:
     if not measured.answer.finite:
         failures.append("answers NaN or infinity on the device")
-    elif measured.answer.max_steps > MAX_ANSWER_STEPS:
+    elif not measured.answer.max_steps <= MAX_ANSWER_STEPS:
         failures.append(
             f"answers differently on the device: {measured.answer.max_steps:.3g} quantization steps from the host "
             f"(tolerated: {MAX_ANSWER_STEPS:g})"
         )
     p90 = summarize(measured.warm_ns).p90
     if budgets.latency_p90_ms is not None and p90 > budgets.latency_p90_ms:
-        failures.append(f"p90 latency {p90:.3g} ms is over the budget of {budgets.latency_p90_ms:g} ms")
+        failures.append(f"p90 latency {milliseconds(p90)} is over the budget of {milliseconds(budgets.latency_p90_ms)}")
     peak = measured.peak_rss_bytes
     if isinstance(peak, Absent):
         if budgets.peak_memory_bytes is not None or objective == "memory":
             doubts.append(f"peak memory not measured: {peak.reason}")
     elif budgets.peak_memory_bytes is not None and peak > budgets.peak_memory_bytes:
-        failures.append(
-            f"peak memory {format_bytes(peak)} is over the budget of {format_bytes(budgets.peak_memory_bytes)}"
-        )
+        failures.append(f"peak memory {size(peak)} is over the budget of {size(budgets.peak_memory_bytes)}")
     energy = energy_per_inference(measured)
     if isinstance(energy, Absent):
         if budgets.energy_j is not None or objective == "energy":
             doubts.append(f"energy not measured: {energy.reason}")
     elif budgets.energy_j is not None and energy > budgets.energy_j:
-        failures.append(f"{energy:.3g} J per inference are over the budget of {budgets.energy_j:g} J")
+        failures.append(f"{joules(energy)} per inference are over the budget of {joules(budgets.energy_j)}")
 
 
 def decide(
@@ -234,6 +235,12 @@ def _explain(
             return f"no measurement from {', '.join(silent)}"
         if not any(evidence.values()):
             return "no recipe gave a model"
+        verdict_kinds = {v.verdict for by_recipe in verdicts.values() for v in by_recipe.values()}
+        if "inconclusive" in verdict_kinds:
+            doubts = dict.fromkeys(
+                v.reason for by in verdicts.values() for v in by.values() if v.verdict == "inconclusive"
+            )
+            return f"not enough was measured to say: {'; '.join(doubts)}"
         return "no candidate is within every budget" + (" on every target" if len(targets) > 1 else "")
     best_at = {"latency": "fastest", "size": "smallest", "memory": "leanest", "energy": "thriftiest", "quality": "best"}
     text = f"{chosen} is the {best_at[objective]} of those that pass"

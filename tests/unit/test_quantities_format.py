@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.reporting import quantities as q
+from pipeline import quantities as q
 
 
 @pytest.mark.parametrize(

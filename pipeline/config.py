@@ -5,9 +5,10 @@ Paths are relative to the file.
 """
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from ruamel.yaml import YAML
@@ -15,11 +16,12 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from pipeline.errors import UsageError
-from pipeline.quality.metrics import METRICS, MetricSpec
+from pipeline.quality.metrics import METRICS, MetricSpec, open_metrics
 from pipeline.quantities import parse_quantity
 from pipeline.recipes import RECIPES
-from pipeline.records import Objective
+from pipeline.records import JUDGED_FIDELITY, Objective
 from pipeline.samples import DataSection
+from pipeline.samples.preprocess import STEPS
 from pipeline.samples.user_function import is_function_reference
 from targets.records import TargetSpec
 
@@ -69,7 +71,7 @@ class QualityConfig(_Section):
 class MeasureConfig(_Section):
     """How long each candidate is measured on each target."""
 
-    warm: Seconds = Field(default=0.5, description="time given to warm samples, after the warm-up")
+    warm: Seconds = Field(default=0.4, description="time given to warm samples, after the warm-up")
     min_samples: int = Field(default=3, ge=3, description="at least so many warm samples, however slow the model")
     max_samples: int = Field(default=2000, ge=3)
 
@@ -123,10 +125,10 @@ def _target(value: object) -> object:
     if value is None:
         value = {}
     if not isinstance(value, dict):
-        return value
+        raise ValueError(f"should be keys with values, such as {{host: pi.local, user: pi}}, not {_shown(value)}")
     kind = value.get("transport", "ssh" if "host" in value else "local")
     if kind not in _TARGET_KINDS:
-        raise ValueError(f"unknown transport {kind!r}; known: {', '.join(_TARGET_KINDS)}")
+        raise ValueError(f"unknown transport {kind!r}, there are {', '.join(_TARGET_KINDS)}")
     return _TARGET_KINDS[kind].model_validate({"transport": kind, **value})
 
 
@@ -198,7 +200,7 @@ def load_config(path: Path) -> LoadedConfig:
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
-        faults = [_fault(path, raw, dict(fault)) for fault in error.errors()]
+        faults = [_fault(path, raw, fault) for fault in error.errors()]
         raise UsageError("\n".join(dict.fromkeys(faults)), hint="`deploy schema config` prints all keys") from None
     _check_names(path, raw, config)
     written = {str(key): _flat(value) for key, value in (raw.get("budgets") or {}).items()}
@@ -217,12 +219,42 @@ def _check_names(path: Path, raw: Any, config: Config) -> None:
         if config.recipes.index(name) != index:
             raise UsageError(f"{path}:{line}: recipes: {name!r} stands twice", hint="say it once")
     for index, metric in enumerate(config.quality.metrics):
-        named = metric if isinstance(metric, str) else getattr(metric, "name", "")
-        if named and named not in METRICS and not is_function_reference(named):
+        line = _line(raw, ("quality", "metrics", index))
+        try:
+            _check_metric(metric, path.parent)
+        except UsageError as error:
+            raise UsageError(f"{path}:{line}: quality.metrics[{index}]: {error.message}", hint=error.hint) from None
+    _check_drops(path, raw, config)
+
+
+def _check_metric(metric: MetricSpec, base: Path) -> None:
+    named = metric if isinstance(metric, str) else getattr(metric, "name", "") or getattr(metric, "path", "")
+    if is_function_reference(named):
+        file = named.rpartition(":")[0]
+        if file.endswith(".py") and not (base / Path(file).expanduser()).is_file():
+            raise UsageError(f"there is no file {file}", hint="paths are relative to deploy.yaml's folder")
+    elif named not in METRICS:
+        raise UsageError(
+            f"unknown metric {named!r}{nearest(named, METRICS)}",
+            hint=f"there are {', '.join(METRICS)}, and file.py:function of your own",
+        )
+    elif not isinstance(metric, str):
+        open_metrics([metric], base)  # refuses an option that this metric has not
+
+
+def _check_drops(path: Path, raw: Any, config: Config) -> None:
+    """A loss that is limited but never measured would be a limit that never holds."""
+    metrics = config.quality.metrics
+    names = [metric if isinstance(metric, str) else getattr(metric, "name", "") for metric in metrics]
+    if any(not name or is_function_reference(name) for name in names):
+        return  # a function of the user's names its scores itself; the gate checks them
+    known = [*names, *JUDGED_FIDELITY]
+    for name in config.budgets.max_drop:
+        if name not in known:
+            line = _line(raw, ("budgets", "max_drop", name))
             raise UsageError(
-                f"{path}:{_line(raw, ('quality', 'metrics', index))}: quality.metrics: unknown metric "
-                f"{named!r}{nearest(named, METRICS)}",
-                hint=f"there are {', '.join(METRICS)}, and file.py:function of your own",
+                f"{path}:{line}: budgets.max_drop.{name}: nothing measures this{nearest(name, known)}",
+                hint=f"add it to quality.metrics; without that there are {', '.join(known)}",
             )
 
 
@@ -232,40 +264,99 @@ def nearest(word: str, known: Sequence[str] | Mapping[str, object]) -> str:
     return f", did you mean {close[0]!r}?" if close else ""
 
 
-def _fault(path: Path, raw: Any, fault: dict[str, Any]) -> str:
-    location = tuple(part for part in fault["loc"] if not _is_tag(part))
-    reason = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    if fault["type"] == "extra_forbidden":
-        reason = f"unknown key{nearest(str(location[-1]), _known_keys(location[:-1]))}"
-    elif fault["type"] == "missing":
-        reason = "is required"
-    key = ".".join(str(part) for part in location)
-    return f"{path}:{_line(raw, location)}: {key}: {reason}"
+def _fault(path: Path, raw: Any, fault: Mapping[str, Any]) -> str:
+    kind, location = str(fault["type"]), tuple(fault["loc"])
+    written = _as_written(raw, location[:-1] if kind == "missing" else location, whole=kind == "extra_forbidden")
+    if kind == "missing":
+        written = (*written, location[-1])
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in written).removeprefix(".")
+    return f"{path}:{_line(raw, written)}: {key or 'deploy.yaml'}: {_reason(kind, location, fault)}"
 
 
-def _is_tag(part: object) -> bool:
-    # Members of unions appear in pydantic's locations as type names or function-wrap tags, which no user wrote.
-    return (
-        isinstance(part, str)
-        and any(mark in part for mark in ("[", "(", "-", " "))
-        and ("function" in part or "[" in part)
-    )
+def _as_written(node: Any, location: tuple[Any, ...], *, whole: bool = False) -> tuple[Any, ...]:
+    """The part of pydantic's location that stands in the file: members of unions appear in it by names of their own,
+    which may be the same as a key. `whole`: its last part does stand there."""
+    if not location:
+        return ()
+    skipped = _as_written(node, location[1:], whole=whole)
+    part = location[0]
+    inside = part in node if isinstance(node, dict) else isinstance(node, list) and part in range(len(node))
+    if not inside:
+        return skipped
+    taken = (part, *_as_written(node[part], location[1:], whole=whole))
+    if whole and (taken[-1] == location[-1]) != (skipped[-1:] == location[-1:]):
+        return taken if taken[-1] == location[-1] else skipped
+    return taken if len(taken) >= len(skipped) else skipped
+
+
+def _reason(kind: str, location: tuple[Any, ...], fault: Mapping[str, Any]) -> str:
+    """What is wrong, in words of YAML instead of Python's."""
+    given, context = fault.get("input"), fault.get("ctx", {})
+    if kind == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        near = nearest(str(location[-1]), known)
+        return f"unknown key{near}" if near or not known else f"unknown key; here there are {', '.join(known)}"
+    if kind == "missing":
+        return "is required"
+    if kind == "literal_error":
+        return (
+            f"should be {context['expected']}, not {given!r}{nearest(str(given), _QUOTED.findall(context['expected']))}"
+        )
+    if kind in ("model_type", "dict_type", "model_attributes_type"):
+        return f"should be keys with values, such as {{key: value}}, not {_shown(given)}"
+    if kind in ("list_type", "tuple_type"):
+        return f"should be a list, such as [a, b], not {_shown(given)}"
+    if kind in _SHOULD_BE:
+        return f"should be {_SHOULD_BE[kind]}, not {_shown(given)}"
+    if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
+        bound = next(iter(context.values()))
+        return f"should be {kind.replace('_', ' ').replace('than equal', 'than or equal to')} {bound}, not {given!r}"
+    if kind == "too_short":
+        return f"should have {context['min_length']} or more, has {context['actual_length']}"
+    return str(fault["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+
+
+_QUOTED = re.compile("'([^']*)'")
+_SHOULD_BE: Mapping[str, str] = {
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "string_too_short": "a path",
+    "string_type": "text",
+}
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "empty"
+    if isinstance(value, dict | list):
+        return "keys with values" if isinstance(value, dict) else "a list"
+    return repr(value)
 
 
 def _known_keys(location: tuple[Any, ...]) -> list[str]:
-    model: Any = Config
+    """The keys that a place in deploy.yaml may have, found by following the annotations of the models."""
+    models: list[type[BaseModel]] = [Config]
     for part in location:
-        field = getattr(model, "model_fields", {}).get(part)
-        if field is None:
-            return (
-                [key for kind in _TARGET_KINDS.values() for key in kind.model_fields]
-                if location[0] == "targets"
-                else []
-            )
-        model = field.annotation
-        if location[0] == "targets":
-            return [key for kind in _TARGET_KINDS.values() for key in kind.model_fields]
-    return list(getattr(model, "model_fields", {}))
+        if part in STEPS:
+            models = [STEPS[part]]
+            continue
+        fields = [model.model_fields[part] for model in models if part in model.model_fields]
+        inner = [found for field in fields for found in _models_in((field.annotation, field.metadata))]
+        models = inner or models  # else an index, a key of a mapping, or the name of a union's member
+    keys = dict.fromkeys(key for model in models for key in model.model_fields)
+    return [key for key in keys if key != "step"]  # the tag of preprocessing steps, which is the key itself
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    parts = annotation if isinstance(annotation, tuple | list) else get_args(annotation)
+    return [model for part in parts for model in _models_in(part)]
 
 
 def _line(raw: Any, location: Sequence[Any]) -> int:

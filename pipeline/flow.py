@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
+from pipeline import codec
 from pipeline.records import Refusal
 from pipeline.store import Store
 
@@ -85,34 +86,30 @@ def forced_stages(start: str | None) -> frozenset[str]:
 
 def plan(steps: Sequence[Step], store: Store, forced: Collection[str] = ()) -> list[Planned]:
     """What a run would do now. A step is reused when it has a usable record and nothing before it runs again."""
-    reused: dict[Step, bool] = {}
+    kept: dict[Step, Any] = {}
     for step in steps:
-        reused[step] = (
-            step.reusable
-            and step.stage not in forced
-            and all(reused.get(need, True) for need in step.needs)
-            and _kept(step, store) is not None
-        )
-    return [Planned(step=step, reuse=reuse) for step, reuse in reused.items()]
+        kept[step] = _kept(step, kept, store, forced)
+    return [Planned(step=step, reuse=record is not None) for step, record in kept.items()]
 
 
 def execute(steps: Sequence[Step], store: Store, observer: Observer, forced: Collection[str] = ()) -> dict[Step, Any]:
-    """Run the steps in order and return every step's record.
+    """Run the steps in order, reusing what `plan` would, and return every step's record.
 
     Raises:
         DeployError: whatever a step raises; records of finished steps are kept, so the next run goes on from there.
     """
     results: dict[Step, Any] = {}
+    kept: dict[Step, Any] = {}
     for step in steps:
-        record = _kept(step, store) if step.reusable and step.stage not in forced else None
-        reused = record is not None
-        if not reused:
+        record = kept[step] = _kept(step, kept, store, forced)
+        if record is None:
             observer.started(step)
             record = _run(step, results, observer)
             if step.reusable and not (isinstance(record, Refusal) and record.transient):
-                store.write_record(step.stage, step.name, step.fingerprint, record)
+                made_from = _identities(step, results)
+                store.write_record(step.stage, step.name, step.fingerprint, record, made_from)
         results[step] = record
-        observer.finished(step, record, reused=reused)
+        observer.finished(step, record, reused=kept[step] is not None)
     return results
 
 
@@ -128,5 +125,17 @@ def _run(step: Step, results: Results, observer: Observer) -> Any:
     return step.run({need: results[need] for need in step.needs}, report)
 
 
-def _kept(step: Step, store: Store) -> Any:
-    return store.read_record(step.stage, step.name, step.fingerprint, (*step.records, Refusal))
+def _kept(step: Step, kept: Mapping[Step, Any], store: Store, forced: Collection[str]) -> Any:
+    """The record to use again, or None: made under this fingerprint from the very records that its needs have now.
+
+    The fingerprint alone does not say that: a converter may answer differently the second time, and a step killed
+    for lack of memory has no record, while what was made without it has one.
+    """
+    if not step.reusable or step.stage in forced or any(kept[need] is None for need in step.needs):
+        return None
+    kinds = (*step.records, Refusal)
+    return store.read_record(step.stage, step.name, step.fingerprint, kinds, _identities(step, kept))
+
+
+def _identities(step: Step, records: Results) -> dict[str, str]:
+    return {need.label: hashlib.sha256(codec.encode(records[need])).hexdigest() for need in step.needs}

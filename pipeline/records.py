@@ -17,6 +17,8 @@ Format = Literal["tflite", "onnx"]
 Objective = Literal["latency", "size", "memory", "energy", "quality"]
 VerdictKind = Literal["pass", "fail", "refused", "inconclusive"]
 Status = Literal["pass", "fail", "device-error", "inconclusive"]
+# Distances to the float model that are shares of 1, so that `max_drop` can limit them without any task metric.
+JUDGED_FIDELITY = ("cosine", "top1_agreement")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,38 +36,45 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` under a temporary name in the same folder, flush it to disk, and rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 @contextlib.contextmanager
 def explained_disk_errors(folder: Path) -> Iterator[None]:
-    """Turn "no space left" and "read-only" on this host into an error that names the folder and the remedy."""
+    """Turn what the operating system says of this host's disks into an error that names the place and the remedy.
+
+    `folder` is named where the operating system names no file.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise HostDiskFull(
-                f"no space left for {folder}", hint="free some space and run the same command: finished steps are kept"
-            ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise HostDiskFull(
-                f"cannot write {error.filename or folder}: {error.strerror}",
-                hint="choose folders you may write with --state DIR and --out DIR",
-            ) from error
-        raise
+        raise disk_fault(error, folder) from error
+
+
+def disk_fault(error: OSError, folder: Path) -> HostDiskFull:
+    """The error of ours for an OSError on a path of this host."""
+    place = error.filename or folder
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return HostDiskFull(
+            f"no space left on this host's disk for {place}",
+            hint="free some space, or choose other folders with --state DIR and --out DIR, and run the same command: "
+            "finished steps are kept",
+        )
+    return HostDiskFull(
+        f"cannot write {place}: {error.strerror or error}",
+        hint="choose folders you may write with --state DIR and --out DIR",
+    )
+
+
+def check_writable(folder: Path) -> None:
+    """Raise HostDiskFull when `folder` could not be made or written; makes nothing itself."""
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not there.is_dir():
+        raise disk_fault(OSError(errno.ENOTDIR, "not a directory", str(there)), folder)
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise disk_fault(OSError(errno.EACCES, "permission denied, or the disk is read-only", str(there)), folder)
+
+
+def _holds(path: Path, size_bytes: int) -> bool:
+    # A blob that was cut short by others must be replaced, or the step that made it could never mend it.
+    return path.exists() and path.stat().st_size == size_bytes
 
 
 class Store:
@@ -93,20 +100,20 @@ class Store:
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 lock.seek(0)
                 owner = lock.read().strip() or "unknown"
                 raise UsageError(
                     f"another run holds {self.root} (process {owner})",
                     hint="wait for it, or give this run a state folder of its own with --state DIR",
                 ) from None
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
             with explained_disk_errors(self.root):
+                lock.truncate(0)
+                lock.write(str(os.getpid()))
+                lock.flush()
                 shutil.rmtree(self._tmp, ignore_errors=True)
-                self._tmp.mkdir()
-                yield
+                self._tmp.mkdir(exist_ok=True)
+            yield
 
     @contextlib.contextmanager
     def workspace(self) -> Iterator[Path]:
@@ -123,7 +130,7 @@ class Store:
         """Take a file into the store by moving it (a workspace file) and return its digest."""
         digest = file_digest(source)
         target = self.path(digest)
-        if not target.exists():
+        if not _holds(target, source.stat().st_size):
             target.parent.mkdir(parents=True, exist_ok=True)
             staged = self._tmp / f"{digest}.part"
             shutil.move(source, staged)
@@ -137,37 +144,69 @@ class Store:
         """Take bytes into the store and return their digest."""
         digest = hashlib.sha256(data).hexdigest()
         target = self.path(digest)
-        if not target.exists():
-            write_atomically(target, data)
+        if not _holds(target, len(data)):
+            self._write(target, data)
         return digest
 
-    def write_record(self, stage: str, name: str, fingerprint: str, record: object) -> None:
-        """Keep a step's record, together with the list of blobs it needs to be of use."""
+    def write_record(
+        self, stage: str, name: str, fingerprint: str, record: object, made_from: Mapping[str, str] | None = None
+    ) -> None:
+        """Keep a step's record, the blobs it needs to be of use, and the digests of the records it was made from."""
         encoded = codec.encode(record)
         blobs = {
             digest: self.path(digest).stat().st_size
             for digest in sorted({match.decode() for match in _DIGEST.findall(encoded)})
             if self.path(digest).exists()
         }
-        envelope = {"kind": type(record).__name__, "blobs": blobs, "record": json.loads(encoded)}
-        write_atomically(self._record_path(stage, name, fingerprint), json.dumps(envelope, sort_keys=True).encode())
+        envelope = {
+            "kind": type(record).__name__,
+            "blobs": blobs,
+            "made_from": dict(made_from or {}),
+            "record": json.loads(encoded),
+        }
+        self._write(self._record_path(stage, name, fingerprint), json.dumps(envelope, sort_keys=True).encode())
 
-    def read_record(self, stage: str, name: str, fingerprint: str, kinds: tuple[type[T], ...]) -> T | None:
-        """The record kept for this fingerprint, or None when there is none or something it needs is gone."""
+    def read_record(
+        self,
+        stage: str,
+        name: str,
+        fingerprint: str,
+        kinds: tuple[type[T], ...],
+        made_from: Mapping[str, str] | None = None,
+    ) -> T | None:
+        """The record kept for this fingerprint and made from these records.
+
+        None when there is none, it was made from others, or a blob it needs is gone: recomputing is the remedy.
+        """
         try:
             envelope = json.loads(self._record_path(stage, name, fingerprint).read_bytes())
+            if envelope["made_from"] != dict(made_from or {}):
+                return None
             for digest, size in envelope["blobs"].items():
                 if self.path(digest).stat().st_size != size:
                     return None
-        except (FileNotFoundError, ValueError, KeyError):
-            return None
-        for kind in kinds:
-            if kind.__name__ == envelope["kind"]:
-                try:
+            for kind in kinds:
+                if kind.__name__ == envelope["kind"]:
                     return codec.decode(kind, json.dumps(envelope["record"]).encode())
-                except codec.DamagedRecord:
-                    return None  # recomputing is the remedy, and it is what happens next
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, codec.DamagedRecord):
+            return None
         return None
+
+    def _write(self, path: Path, data: bytes) -> None:
+        """Write under a temporary name, flush to disk, rename. A kill leaves its litter in `tmp`, which is emptied."""
+        self._tmp.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self._tmp)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(0o644)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
 
     def _record_path(self, stage: str, name: str, fingerprint: str) -> Path:
         return self._records / stage / f"{name}-{fingerprint[:32]}.json"

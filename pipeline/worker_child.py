@@ -1,6 +1,7 @@
 """The worker's process: `python -P -m pipeline.worker_child PIPE PARENT`, started by `pipeline.worker.Worker`."""
 
 import ctypes
+import errno
 import importlib
 import os
 import signal
@@ -9,7 +10,7 @@ import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from pipeline.errors import DeployError
+from pipeline.errors import DeployError, HostDiskFull
 
 _PR_SET_PDEATHSIG = 1
 
@@ -31,12 +32,25 @@ def serve(pipe: Connection) -> None:
             answer = ("result", result)
         except DeployError as error:
             answer = ("ours", error)
+        except OSError as error:
+            traceback.print_exc()
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            answer = ("ours", _no_space(error)) if full else ("raised", _described(error))
         except Exception as error:  # whatever a converter raises becomes a failed job, never a lost worker
             traceback.print_exc()
             answer = ("raised", _described(error))
         sys.stdout.flush()
         sys.stderr.flush()
         pipe.send(answer)
+
+
+def _no_space(error: OSError) -> HostDiskFull:
+    place = error.filename or "scratch files of a conversion"
+    return HostDiskFull(
+        f"no space left on this host's disk for {place}",
+        hint="free some space, or choose another folder with --state DIR (TMPDIR for other scratch files), and run "
+        "the same command: finished steps are kept",
+    )
 
 
 def _described(error: Exception) -> str:

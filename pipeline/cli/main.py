@@ -1,6 +1,7 @@
 """Entry point: commands are imported when they are used, so that `deploy --help` costs no more than Python and click.
 
-Exit codes: 0 pass · 1 gate failed · 2 usage or config · 3 device or environment · 4 inconclusive · 130 interrupted.
+Exit codes: 0 pass · 1 gate failed · 2 usage or config · 3 device or environment · 4 inconclusive · 70 a fault of deploy
+itself · 130 interrupted.
 """
 
 import importlib
@@ -11,6 +12,8 @@ from collections.abc import Mapping
 import click
 
 from targets.errors import DeployError
+
+_EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h: no verdict on the model or the device
 
 # Command -> (where it is, what --help says of it).
 COMMANDS: Mapping[str, tuple[str, str]] = {
@@ -79,7 +82,19 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has gone
         code = 0
+    except Exception as error:  # a fault of ours; a user has no use for forty lines of it
+        if os.environ.get("DEPLOY_TRACEBACK"):
+            raise
+        show_error(_unexpected(error))
+        code = _EXIT_INTERNAL
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _unexpected(error: Exception) -> DeployError:
+    return DeployError(
+        f"deploy itself is at fault: {type(error).__name__}: {error}",
+        hint="run it again with DEPLOY_TRACEBACK=1 and report what it prints; finished steps are kept",
+    )
 
 
 def show_error(error: DeployError) -> None:

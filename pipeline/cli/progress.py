@@ -7,9 +7,11 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from pipeline.flow import STAGES, Observer, Step
-from pipeline.records import Refusal
+from pipeline.records import Measured, Refusal
+from targets.records import Failed
 
 
 @contextmanager
@@ -38,6 +40,7 @@ class _Bars:
         self._tasks: dict[str, TaskID] = {}
         self._done: dict[str, int] = {}
         self._kept: dict[str, int] = {}
+        self._told: set[str] = set()
         for stage in STAGES:
             count = sum(step.stage == stage for step in steps)
             if count:
@@ -68,7 +71,9 @@ class _Bars:
             )
         self._progress.update(task, completed=done, note=note)
         if isinstance(record, Refusal) and record.stage == step.stage and not reused:
-            self._progress.console.print(f"[yellow]refused[/] {step.label}: {record.reason}", highlight=False)
+            self._progress.console.print(Text.assemble(("refused ", "yellow"), f"{step.label}: {record.reason}"))
+        for fault in failures(record, self._told) or ():
+            self._progress.console.print(Text.assemble(("failed ", "red"), f"{step.label}: {fault}"))
 
 
 class _Lines:
@@ -76,6 +81,7 @@ class _Lines:
 
     def __init__(self) -> None:
         self._started = time.monotonic()
+        self._told: set[str] = set()
 
     def started(self, step: Step) -> None:
         self._started = time.monotonic()
@@ -88,6 +94,17 @@ class _Lines:
             outcome = "kept"
         elif isinstance(record, Refusal):
             outcome = f"refused: {record.reason}"
+        elif (failed := failures(record, self._told)) is not None:
+            outcome = f"failed: {'; '.join(failed) or 'as above'}"
         else:
             outcome = f"done in {time.monotonic() - self._started:.1f} s"
         print(f"{step.label}: {outcome}", file=sys.stderr, flush=True)
+
+
+def failures(record: object, told: set[str]) -> list[str] | None:
+    """What did not work on a device and what to do about it, each told once; None when all of it worked."""
+    found = record.results.values() if isinstance(record, Measured) else (record,)
+    texts = [f.message + (f" ({f.hint})" if f.hint else "") for f in found if isinstance(f, Failed)]
+    new = [text for text in dict.fromkeys(texts) if text not in told]
+    told.update(new)
+    return new if texts else None

@@ -52,7 +52,7 @@ def run(
     from pipeline.flow import execute, forced_stages, plan
     from pipeline.stages.context import Context
     from pipeline.stages.run import Selection, steps
-    from pipeline.store import Store, explained_disk_errors
+    from pipeline.store import Store, check_writable, explained_disk_errors
     from pipeline.worker import Worker
 
     loaded = load_config(config)
@@ -64,6 +64,7 @@ def run(
         if dry_run:
             _show_plan(plan(ordered, store, forced), as_json)
             return
+        check_writable(out.resolve())  # now, not after everything has been measured
         with explained_disk_errors(store.root), store.exclusive(), observer(ordered) as watching:
             report = execute(ordered, store, watching, forced)[reported]
     if as_json:

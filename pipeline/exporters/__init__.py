@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 
-# Source kind -> the class that reads it, and the extra it needs. A third party adds one by the entry-point group
-# `edge_deploy.exporters`.
+# Source kind -> the class that reads it.
 EXPORTERS: Mapping[str, str] = {
     "keras": "pipeline.exporters.keras:KerasSource",
     "saved_model": "pipeline.exporters.saved_model:SavedModelSource",

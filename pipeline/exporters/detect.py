@@ -10,6 +10,8 @@ from pipeline.errors import InputError
 SourceKind = Literal["keras", "saved_model", "onnx"]
 
 _LATER = "export it to ONNX, a SavedModel or a Keras 3 .keras file first; this version does not read it"
+_GGML = (b"ggml", b"lmgg", b"fmgg", b"tjgg")  # the magic is an integer, stored with its low byte first
+_PICKLES = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
 # Magic bytes at the start of a file -> what it is, and what to do about it.
 _REFUSED_MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"version https://git-lfs", "is a git-lfs pointer, not the model itself", "run `git lfs pull`"),
@@ -18,14 +20,23 @@ _REFUSED_MAGIC: tuple[tuple[bytes, str, str], ...] = (
         "is a GGUF language model (llama.cpp)",
         "GGUF is quantized already and runs in llama.cpp; give the original model",
     ),
-    (b"ggml", "is a GGML language model (llama.cpp)", "give the original model"),
+    *((magic, "is a GGML language model (llama.cpp)", "give the original model") for magic in _GGML),
     (b"7767517", "is an ncnn parameter file", "give the model it was converted from"),
+    (b"\xdd\x85\x76\x00", "is a binary ncnn parameter file", "give the model it was converted from"),
     (
-        b"\x89HDF5",
-        "is a Keras 2 / HDF5 file",
+        b"\x89HDF\r\n\x1a\n",
+        "is an HDF5 file: a Keras 2 model, or weights without a model",
         "load it with tf_keras and save it as a SavedModel: model.export('folder')",
     ),
-    (b"\x80\x02", "is a PyTorch pickle", "export it with torch.onnx.export(..., dynamo=True)"),
+    *(
+        (
+            magic,
+            "is a Python pickle (PyTorch, scikit-learn …), which may run any code when it is read",
+            "export the model itself: torch.onnx.export(..., dynamo=True), or skl2onnx",
+        )
+        for magic in _PICKLES
+    ),
+    (b"\x1f\x8b", "is a gzip archive", "unpack it and give what is inside"),
     (b"<!DOCTYPE", "is a web page, not a model", "the download went wrong: fetch the file again"),
     (b"<html", "is a web page, not a model", "the download went wrong: fetch the file again"),
 )
@@ -71,8 +82,10 @@ def _detect_file(path: Path) -> SourceKind:
     if head[4:8] == b"TFL3":
         raise InputError(
             f"{path}: is a TFLite file, the result of a conversion",
-            hint="give the Keras model or SavedModel it was made from; a TFLite source is not read yet",
+            hint="give the Keras model or SavedModel it was made from",
         )
+    if head[8:10] == b'{"':  # an 8-byte length, then JSON
+        raise InputError(f"{path}: is a safetensors file: weights without a model", hint=_LATER)
     if head.startswith(b"PK"):
         return _detect_zip(path)
     if path.suffix == ".keras":

@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from pipeline.errors import InputError
 from pipeline.exporters.source import Arrays, refuse_bad_weights
 from pipeline.plugins import versions
+from pipeline.runtimes.onnx import runtime_reason
 from targets.records import TensorSpec
 
 # Ops that only a quantized graph has: quantizing it again would compound two errors.
@@ -82,8 +83,9 @@ def _load(path: Path) -> onnx.ModelProto:
             f"{path}: its external data cannot be read: {error}",
             hint="the weights are in a second file that must lie beside the .onnx file under its original name",
         ) from None
-    if not model.graph.node:
-        raise InputError(f"{path}: the graph has no nodes: cut off, or no ONNX model", hint="export it again")
+    for part, what in ((model.graph.node, "nodes"), (model.graph.output, "outputs"), (model.opset_import, "opset")):
+        if not part:
+            raise InputError(f"{path}: the model has no {what}: cut off, or no ONNX model", hint="export it again")
     found = sorted({node.op_type for node in model.graph.node} & QUANTIZED_OPS)
     if found:
         raise InputError(
@@ -98,10 +100,10 @@ def _session(path: Path, model: onnx.ModelProto) -> onnxruntime.InferenceSession
     try:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a class per status code, all direct children of Exception
-        reason = str(error).strip().splitlines()[0]
+        reason = runtime_reason(error)
         raise InputError(
             f"{path}: onnxruntime {onnxruntime.__version__} does not load it: {reason}",
-            hint="check it with `python -m onnx.checker`, or export it with an opset and ops this runtime knows",
+            hint="check it with onnx.checker.check_model, or export it with an opset and ops that this runtime knows",
         ) from None
 
 

@@ -26,8 +26,9 @@ class SavedModelSource:
         try:
             self._loaded = tf.saved_model.load(str(path))
         except Exception as error:  # TensorFlow raises anything from OSError to its own DataLossError here
+            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise InputError(
-                f"{path}: TensorFlow cannot load it: {error}", hint="save or copy the model again"
+                f"{path}: TensorFlow cannot load it: {first}", hint="save or copy the model again, the whole folder"
             ) from None
         self._signature = self._choose(signature)
         self.inputs = tuple(

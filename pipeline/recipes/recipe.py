@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from pipeline.errors import EnvironmentFault
 from pipeline.plugins import load_plugin
 from pipeline.records import Format
 
@@ -49,8 +50,18 @@ class Recipe(Protocol):
 
 
 def recipe(name: str) -> Recipe:
-    """The recipe registered under `name`; imports none of its converters."""
+    """The recipe registered under `name`; imports none of its converters.
+
+    Raises:
+        EnvironmentFault: an installed package registers a recipe that cannot be loaded.
+    """
     from pipeline.recipes import RECIPES
 
-    found: Recipe = load_plugin(RECIPES[name])
+    try:
+        found: Recipe = load_plugin(RECIPES[name])
+    except Exception as error:  # a third party's module may raise anything
+        raise EnvironmentFault(
+            f"recipe {name}: {RECIPES[name]} cannot be loaded: {type(error).__name__}: {error}",
+            hint="mend or uninstall the package that registers it under the entry points `edge_deploy.recipes`",
+        ) from error
     return found

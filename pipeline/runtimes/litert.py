@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from pipeline.errors import InputError
+from pipeline.errors import ConversionFailed
 from pipeline.runtimes.runtime import Array, HostModel
 from targets.records import TensorSpec
 
@@ -22,7 +22,7 @@ class LiteRTModel(HostModel):
             )
             self.interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise InputError(
+            raise ConversionFailed(
                 f"{path.name}: LiteRT does not load it: {error}", hint="the conversion is at fault"
             ) from None
         signatures = self.interpreter.get_signature_list()

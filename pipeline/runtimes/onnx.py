@@ -1,15 +1,18 @@
 """`.onnx` files on onnxruntime's CPU provider."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
-from pipeline.errors import InputError
+from pipeline.errors import ConversionFailed
 from pipeline.runtimes.runtime import Array, HostModel
 from targets.records import TensorSpec
 
+_STATUS = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_CPP_PLACE = re.compile(r"/\S+\.(?:cc|h):\d+ .*?\)(?: const)? (?=[A-Z])")
 _DTYPES = {"float": "float32", "double": "float64"}
 
 
@@ -23,8 +26,8 @@ class OnnxModel(HostModel):
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has a class per status code, all direct children of Exception
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(
+            reason = runtime_reason(error)
+            raise ConversionFailed(
                 f"{path.name}: onnxruntime does not load it: {reason}", hint="the conversion is at fault"
             ) from None
         self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
@@ -34,6 +37,12 @@ class OnnxModel(HostModel):
         names = [spec.name for spec in self.outputs]
         feeds = {spec.name: inputs[spec.name] for spec in self.inputs}
         return {name: np.asarray(value) for name, value in zip(names, self._session.run(names, feeds), strict=True)}
+
+
+def runtime_reason(error: Exception) -> str:
+    """onnxruntime's own words without its status codes and C++ signatures."""
+    first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return _CPP_PLACE.sub("", _STATUS.sub("", first))
 
 
 def _spec(value: onnxruntime.NodeArg) -> TensorSpec:

@@ -49,7 +49,7 @@ Truth = Annotated[
     Discriminator(
         _truth_kind,
         custom_error_type="truth",
-        custom_error_message="truth is a path, folders, next-token, {image: steps}, {folder: path} or {array: name}",
+        custom_error_message="should be a path, folders, next-token, {image: steps}, {folder: path} or {array: name}",
     ),
 ]
 
@@ -106,11 +106,27 @@ class Part(_Model):
     seed: NonNegativeInt = 0
 
 
+def _part_kind(value: Any) -> str | None:
+    if isinstance(value, dict | Part):
+        return "part"
+    return "path" if isinstance(value, str) else None
+
+
+PathOrPart = Annotated[
+    Annotated[Annotated[str, Field(min_length=1)], Tag("path")] | Annotated[Part, Tag("part")],
+    Discriminator(
+        _part_kind,
+        custom_error_type="part",
+        custom_error_message="should be a path, `file.py:function`, or {path: …, limit: …}",
+    ),
+]
+
+
 class DataSection(_Model):
     """`data:` as written: two sets that are prepared alike."""
 
-    calibrate: str | Part
-    test: str | Part
+    calibrate: PathOrPart
+    test: PathOrPart
     preprocess: Preprocess = []
     truth: Truth | None = None
     tokenizer: str = ""

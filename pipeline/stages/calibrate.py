@@ -32,6 +32,6 @@ def calibrate_step(context: Context, format: Format, prepared: Step, exported: S
                 )
                 return Ranges(format=format, blob=context.store.add_file(output), tools=tools, **fields)
 
-        return refusing("calibrate", work)
+        return refusing(context, "calibrate", work)
 
     return Step(stage="calibrate", name=format, run=run, records=(Ranges,), needs=(prepared, exported), tools=tools)

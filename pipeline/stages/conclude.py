@@ -1,5 +1,6 @@
 """gate: judge the evidence; report: write it down. Neither touches a device."""
 
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pipeline.flow import Results, Step
 from pipeline.plugins import versions
 from pipeline.quality.energy import energy_per_inference
 from pipeline.quality.statistics import summarize
+from pipeline.recipes import RECIPES
 from pipeline.recipes.recipe import recipe
 from pipeline.records import (
     Artifact,
@@ -29,7 +31,7 @@ from pipeline.records import (
     Verdict,
     VerdictKind,
 )
-from pipeline.stages.context import Context, Progress, content_digest
+from pipeline.stages.context import Context, Progress
 from pipeline.stages.export import model_path
 from pipeline.stages.gate import Budgets, Evidence, decide
 from targets.records import Absent, Failed, Measurement, TargetSpec
@@ -128,7 +130,7 @@ def report_step(
             baseline=_baseline(candidates, decision),
             source=SourceReport(
                 path=context.loaded.config.source.model,
-                sha256=content_digest(model_path(context)),
+                sha256=str(prepared.settings["model"]),  # as it was when the run began
                 kind=source.source_kind,
                 inputs=source.inputs,
                 outputs=source.outputs,
@@ -144,6 +146,7 @@ def report_step(
         _copy_models(context, out, whole)
         whole = _with_pictures(context, out, whole)
         write_all(whole, out, out)
+        _sweep(out, whole)
         return whole
 
     steps = (prepared, packaged, *quantized.values(), *validated.values(), *pushed.values(), *measured.values(), gated)
@@ -274,16 +277,16 @@ def _failed(record: object) -> Failed:
 def _with_pictures(context: Context, out: Path, report: Report) -> Report:
     """The report with its pictures as files under `pictures/`, named by content (most are shared by all candidates)."""
     folder = out / "pictures"
-    shutil.rmtree(folder, ignore_errors=True)
+    wanted: set[str] = set()
 
     def placed(digest: str) -> str:
         if not digest:
             return ""
-        path = folder / f"{digest[:16]}.png"
-        if not path.exists():
-            folder.mkdir(exist_ok=True)
-            shutil.copyfile(context.store.path(digest), path)
-        return path.relative_to(out).as_posix()
+        name = f"{digest[:16]}.png"
+        if name not in wanted:
+            _place(context.store.path(digest), folder / name)
+            wanted.add(name)
+        return f"{folder.name}/{name}"
 
     def on_disk(picture: Picture) -> Picture:
         return replace(
@@ -295,19 +298,41 @@ def _with_pictures(context: Context, out: Path, report: Report) -> Report:
             truth=placed(picture.truth),
         )
 
-    candidates = tuple(replace(c, pictures=tuple(map(on_disk, c.pictures))) for c in report.candidates)
-    return replace(report, candidates=candidates)
+    return replace(
+        report, candidates=tuple(replace(c, pictures=tuple(map(on_disk, c.pictures))) for c in report.candidates)
+    )
 
 
 def _copy_models(context: Context, out: Path, report: Report) -> None:
-    """Give every candidate its file under `models/`, and take away what an earlier run left there."""
-    models = out / "models"
-    models.mkdir(parents=True, exist_ok=True)
-    wanted = {Path(c.path).name: c.sha256 for c in report.candidates if c.path}
-    for old in models.iterdir():
-        if old.name not in wanted and old.suffix in (".tflite", ".onnx"):
-            old.unlink()
-    for name, digest in wanted.items():
-        staged = models / f".{name}.part"
-        shutil.copyfile(context.store.path(digest), staged)
-        staged.replace(models / name)
+    """Give every candidate its file under `models/`."""
+    out.mkdir(parents=True, exist_ok=True)
+    for candidate in report.candidates:
+        if candidate.path:
+            _place(context.store.path(candidate.sha256), out / candidate.path)
+
+
+def _place(blob: Path, path: Path) -> None:
+    """Copy under a hidden name and rename, so that no file is ever half there."""
+    path.parent.mkdir(exist_ok=True)
+    staged = path.with_name(f".{path.name}.part")
+    try:
+        shutil.copyfile(blob, staged)
+        staged.replace(path)
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
+
+
+def _sweep(out: Path, report: Report) -> None:
+    """Take away what an earlier run left and this report does not name; last, so that an interrupted run loses none."""
+    wanted = {c.path for c in report.candidates}
+    for candidate in report.candidates:
+        for picture in candidate.pictures:
+            wanted |= {picture.input, picture.reference, picture.candidate, picture.error_map, picture.truth}
+    # Only names that we give: the folder may be one where the user keeps models and pictures too.
+    ours = {"models": "|".join(map(re.escape, RECIPES)), "pictures": "[0-9a-f]{16}"}
+    for folder, stems in ours.items():
+        named = re.compile(rf"\.?(?:{stems})\.(?:tflite|onnx|png)(?:\.part)?")
+        for file in (out / folder).iterdir() if (out / folder).is_dir() else ():
+            if f"{folder}/{file.name}" not in wanted and named.fullmatch(file.name):
+                file.unlink()

@@ -1,7 +1,9 @@
 """What every stage is given: where to keep things, where to run converters, and what deploy.yaml says."""
 
+import errno
 import hashlib
 import importlib.util
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import LoadedConfig
-from pipeline.errors import ConversionFailed, InputError
+from pipeline.errors import ConversionFailed
 from pipeline.records import Refusal
 from pipeline.samples import DataSpec
 from pipeline.samples.spec import FolderTruth
-from pipeline.store import Store, file_digest
+from pipeline.store import Store, disk_fault, file_digest
 from pipeline.worker import JobRaised, Worker, WorkerDied
 
 Progress = Callable[[int, int], None]
+_LEAST_FREE_BYTES = 64 * 1024  # less than any converter writes at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,25 +41,29 @@ class Context:
             yield folder
 
 
-def refusing(stage: str, work: Callable[[], Any]) -> Any:
-    """Run `work`; a converter's failure becomes a `Refusal` and the other candidates go on."""
+def refusing(context: Context, stage: str, work: Callable[[], Any]) -> Any:
+    """Run `work`; a converter's failure becomes a `Refusal` and the other candidates go on.
+
+    Raises:
+        HostDiskFull: the converter failed with no room left: that is no judgement on the model, and not remembered.
+    """
     try:
         return work()
-    except WorkerDied as error:
+    except (WorkerDied, JobRaised) as error:
+        check_room(context)
+        killed = isinstance(error, WorkerDied) and error.killed
         return Refusal(
-            stage=stage,
-            reason=error.message,
-            hint=error.hint,
-            last_output=error.last_output,
-            transient=error.killed,
+            stage=stage, reason=error.message, hint=error.hint, last_output=error.last_output, transient=killed
         )
-    except JobRaised as error:
-        return Refusal(stage=stage, reason=error.message, last_output=error.last_output)
     except ConversionFailed as error:
         return Refusal(stage=stage, reason=error.message, hint=error.hint)
-    except InputError as error:
-        # The source and the data were accepted before: what cannot be loaded here is a converter's product.
-        return Refusal(stage=stage, reason=error.message, hint=error.hint)
+
+
+def check_room(context: Context) -> None:
+    """Raise HostDiskFull when the disk of the state folder is full: converters fail of that in many other words."""
+    free = shutil.disk_usage(context.store.root).free
+    if free < _LEAST_FREE_BYTES:
+        raise disk_fault(OSError(errno.ENOSPC, "", str(context.store.root)), context.store.root)
 
 
 def content_digest(path: Path) -> str:

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ConversionFailed
+from pipeline.errors import DeployError, EnvironmentFault, InputError
 from pipeline.exporters.detect import SourceKind
 from pipeline.flow import Results, Step
 from pipeline.plugins import versions
 from pipeline.records import Exported, Format, Prepared
 from pipeline.samples import DataSpec
-from pipeline.stages.context import Context, Progress, content_digest, data_settings, refusing
+from pipeline.stages.context import Context, Progress, check_room, content_digest, data_settings, refusing
 from pipeline.worker import JobRaised, WorkerDied
 
 _TOOLS = {
@@ -47,11 +47,8 @@ def prepare_step(context: Context, kind: SourceKind, calibrate: DataSpec, test: 
                     scratch=scratch,
                 )
             except (WorkerDied, JobRaised) as error:
-                lines = "\n".join(f"    {line}" for line in error.last_output[-5:])
-                raise ConversionFailed(
-                    f"{path}: loading or running it failed: {error.message}\n{lines}".rstrip(),
-                    hint="check that the model runs in its own framework",
-                ) from error
+                check_room(context)
+                raise _unusable(path, error) from error
             return Prepared(
                 source_kind=kind,
                 blob=context.store.add_file(scratch / "model"),
@@ -74,6 +71,14 @@ def prepare_step(context: Context, kind: SourceKind, calibrate: DataSpec, test: 
         },
         tools=versions(*_TOOLS[kind], "numpy", "pillow"),
     )
+
+
+def _unusable(path: Path, error: WorkerDied | JobRaised) -> DeployError:
+    lines = "\n".join(f"    {line}" for line in error.last_output[-5:])
+    said = f"{path}: loading or running it failed: {error.message}\n{lines}".rstrip()
+    if isinstance(error, WorkerDied) and error.killed:
+        return EnvironmentFault(said, hint=f"{error.hint}: give this host more memory, or stop what else needs it")
+    return InputError(said, hint="check that the model runs in its own framework")
 
 
 def export_step(context: Context, format: Format, prepared: Step, calibrate: DataSpec) -> Step:
@@ -114,7 +119,7 @@ def export_step(context: Context, format: Format, prepared: Step, calibrate: Dat
                     **compared,
                 )
 
-        return refusing("export", work)
+        return refusing(context, "export", work)
 
     tools = versions(*_TOOLS["to_onnx" if format == "onnx" else format])
     return Step(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import ConversionFailed
+from pipeline.errors import ConversionFailed, InputError
 from pipeline.exporters.source import Arrays, bound_shapes, missing_tensorflow, open_source
 from pipeline.quality.outputs import OutputsReader, OutputsWriter
 from pipeline.records import Format
@@ -150,7 +150,7 @@ def compare_hop(
 def _finite(sample: str, answers: dict[str, Any]) -> Arrays:
     for name, array in answers.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ConversionFailed(
+            raise InputError(
                 f"{sample}: the source model itself answers NaN or infinity in output {name!r}",
                 hint="mend the model or take the sample out: nothing can be compared with that",
             )

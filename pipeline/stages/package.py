@@ -6,7 +6,7 @@ from typing import Any
 from pipeline import codec
 from pipeline.flow import Results, Step
 from pipeline.records import Artifact, Prepared, Quality, Refusal, Release
-from pipeline.stages.context import Context, Progress, content_digest
+from pipeline.stages.context import Context, Progress
 from pipeline.stages.export import model_path
 
 
@@ -33,7 +33,7 @@ def package_step(
             codec.encode(
                 {
                     "name": context.loaded.config.name or model_path(context).stem,
-                    "source": {"sha256": content_digest(model_path(context)), "kind": source.source_kind},
+                    "source": {"sha256": prepared.settings["model"], "kind": source.source_kind},
                     "calibration": source.calibration,
                     "test": source.test,
                     "tools": source.tools,

@@ -48,7 +48,7 @@ def quantize_step(
                     **fields,
                 )
 
-        return refusing("quantize", work)
+        return refusing(context, "quantize", work)
 
     needs = (prepared, exported, *((calibrated,) if calibrated else ()))
     return Step(stage="quantize", name=name, run=run, records=(Artifact,), needs=needs, tools=tools)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.config import nearest
 from pipeline.errors import UsageError
 from pipeline.exporters import FORMATS
 from pipeline.exporters.detect import SourceKind, detect
@@ -90,7 +91,9 @@ def _recipes(context: Context, kind: SourceKind, asked: Sequence[str]) -> list[s
     names = list(asked) or list(declared) or suiting
     for name in names:
         if name not in RECIPES:
-            raise UsageError(f"--recipe {name}: there is no such recipe", hint="`deploy recipes` lists them")
+            raise UsageError(
+                f"--recipe {name}: there is no such recipe{nearest(name, RECIPES)}", hint="`deploy recipes` lists them"
+            )
         if name not in suiting:
             raise UsageError(
                 f"{name}: a {kind} source cannot become {recipe(name).format}",
@@ -103,5 +106,7 @@ def _targets(context: Context, asked: Sequence[str]) -> list[TargetSpec]:
     known = {spec.name: spec for spec in context.loaded.target_specs()}
     for name in asked:
         if name not in known:
-            raise UsageError(f"--target {name}: not in deploy.yaml", hint=f"it has: {', '.join(known)}")
+            raise UsageError(
+                f"--target {name}: not in deploy.yaml{nearest(name, known)}", hint=f"it has: {', '.join(known)}"
+            )
     return [known[name] for name in dict.fromkeys(asked or known)]

@@ -48,7 +48,7 @@ def validate_step(context: Context, name: str, prepared: Step, quantized: Step, 
                     **fields,
                 )
 
-        return refusing("validate", work)
+        return refusing(context, "validate", work)
 
     declared = [metric if isinstance(metric, str) else metric.model_dump(mode="json") for metric in metrics]
     functions = [metric if isinstance(metric, str) else getattr(metric, "path", "") for metric in metrics]

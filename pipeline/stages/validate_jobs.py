@@ -1,12 +1,14 @@
 """The worker's side of `validate`: run a candidate over the test set and compare, one sample at a time."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from pipeline.errors import ConversionFailed, InputError
 from pipeline.quality import Fidelity, MetricSpec, compare, open_metrics
 from pipeline.quality.outputs import Array, OutputsReader, write_npz
 from pipeline.records import Format
@@ -46,8 +48,9 @@ def validate(
         expected, answered = answers.read("test", number), candidate.answer(sample.inputs)
         fidelity.update(answered, expected)
         if metrics:
-            ours.update(sample.id, answered, sample.truth)
-            theirs.update(sample.id, expected, sample.truth)
+            theirs.update(sample.id, expected, sample.truth)  # first: a metric that fails here is the user's to mend
+            with _of_candidate():
+                ours.update(sample.id, answered, sample.truth)
         if number == 0:
             golden = candidate.encode(sample.inputs)
             write_npz(scratch / "golden_inputs", golden)
@@ -57,13 +60,27 @@ def validate(
             if shown:
                 pictures.append(_saved(scratch, sample.id, number, shown))
         report(number + 1, len(samples))
+    scores = {}
+    if metrics:
+        expected_scores = theirs.result()
+        with _of_candidate():
+            scores = compare(ours.result(), expected_scores)
     return {
         "fidelity": fidelity.result(),
-        "metrics": compare(ours.result(), theirs.result()) if metrics else {},
+        "metrics": scores,
         "samples": len(samples),
         "pictures": pictures,
         "error_gain": _ERROR_GAIN,
     }
+
+
+@contextmanager
+def _of_candidate() -> Iterator[None]:
+    """A metric that takes the source's answers but not the candidate's says something about the candidate."""
+    try:
+        yield
+    except InputError as error:
+        raise ConversionFailed(f"its answers cannot be scored: {error.message}", hint=error.hint) from error
 
 
 def _picture(

@@ -259,8 +259,8 @@ def test_the_data_section_makes_two_specs():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"truth": 5}, "truth is a path, folders, next-token"),
-        ({"truth": {"x": 1}}, "truth is a path, folders, next-token"),
+        ({"truth": 5}, "should be a path, folders, next-token"),
+        ({"truth": {"x": 1}}, "should be a path, folders, next-token"),
         ({"truth": {"image": [{"scael": 1}]}}, "did you mean `scale`?"),
         ({"preprocess": {"x": [{"scael": 1}]}}, "did you mean `scale`?"),
         ({"limit": 0}, "greater than 0"),

@@ -86,7 +86,9 @@ def _section(table: Table, console: Console, options: ConsoleOptions) -> RenderR
 def _widest(table: Table, console: Console, options: ConsoleOptions) -> RenderableType:
     """The table with as many columns as the terminal has room for, none of them cut."""
     dropped: list[str] = []
-    for key in ("", *_EXPENDABLE):
+    # The first task metric stays to the end: the choice is made by it.
+    metrics = [column.key for column in table.columns if column.key.startswith("metric:")]
+    for key in ("", *_EXPENDABLE, *reversed(metrics[1:])):
         dropped.append(key)
         grid = _grid(table, dropped)
         if console.measure(grid, options=options.update(max_width=1000)).maximum <= options.max_width:

@@ -78,10 +78,10 @@ def exit_codes_block() -> str:
     """The exit codes, from where the command line declares them."""
     import pipeline.cli.main
 
-    declared = re.search(r"^Exit codes: (.*)\.$", pipeline.cli.main.__doc__ or "", re.MULTILINE)
+    declared = re.search(r"^Exit codes: (.+?)\.$", pipeline.cli.main.__doc__ or "", re.MULTILINE | re.DOTALL)
     if declared is None:
-        raise SystemExit("pipeline/cli/main.py: its docstring has no line `Exit codes: …` any more")
-    rows = [code.partition(" ")[::2] for code in declared[1].split(" · ")]
+        raise SystemExit("pipeline/cli/main.py: its docstring has no paragraph `Exit codes: 0 … · 1 ….` any more")
+    rows = [" ".join(code.split()).partition(" ")[::2] for code in " ".join(declared[1].split()).split(" · ")]
     return _table(("Exit code", "Meaning"), rows)
 
 

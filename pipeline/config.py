@@ -96,7 +96,7 @@ class LocalTarget(_Section):
 
     transport: Literal["local"] = "local"
     python: str = Field(default="", description="interpreter; empty: this one")
-    threads: int = Field(default=1, ge=1)
+    threads: int = Field(default=1, ge=1, description="threads of the runtime")
 
 
 class SshTarget(_Section):
@@ -104,16 +104,16 @@ class SshTarget(_Section):
 
     transport: Literal["ssh"]
     host: str = Field(description="name, address, or a Host of ~/.ssh/config (ProxyJump is honoured)")
-    user: str = ""
-    port: int = Field(default=0, ge=0, le=65535)
-    identity_file: str = ""
-    known_hosts: str = ""
-    ssh_config: str = ""
+    user: str = Field(default="", description="empty: ~/.ssh/config, else the user running this")
+    port: int = Field(default=0, ge=0, le=65535, description="0: ~/.ssh/config, else 22")
+    identity_file: str = Field(default="", description="private key; empty: the agent, ~/.ssh/config, ~/.ssh/id_*")
+    known_hosts: str = Field(default="", description="empty: ~/.ssh/known_hosts and the system's")
+    ssh_config: str = Field(default="", description="empty: ~/.ssh/config")
     python: str = Field(default="", description="interpreter on the device that has the runtime; empty: python3")
     root: str = Field(default="", description="folder on the device; empty: ~/.edge-deploy")
-    threads: int = Field(default=1, ge=1)
-    connect_timeout: Seconds = 10.0
-    step_timeout: Seconds = 600.0
+    threads: int = Field(default=1, ge=1, description="threads of the runtime")
+    connect_timeout: Seconds = Field(default=10.0, description="for the connection, all of it")
+    step_timeout: Seconds = Field(default=600.0, description="for one push or one benchmark")
 
 
 TargetConfig = Annotated[LocalTarget | SshTarget, Field(union_mode="left_to_right")]

@@ -107,6 +107,10 @@ def _line(row: Row) -> str:
     if row.value is None:
         return f"–    {row.name}: absent: {row.reason}"
     mark = {True: "ok  ", False: "FAIL", None: "–   "}[row.ok]
-    peer = "" if row.peer is None else f", peer {row.peer:.4g} {row.unit} ({(row.value / row.peer - 1) * 100:+.0f} %)"
-    bar = "" if row.bar is None else f", bar {row.bar:.4g} {row.unit}"
-    return f"{mark} {row.name}: {row.value:.4g} {row.unit}{bar}{peer}"
+    bar = "" if row.bar is None else f", bar {_quantity(row.bar, row.unit)}"
+    peer = "" if row.peer is None else f", peer {_quantity(row.peer, row.unit)} ({row.value / row.peer - 1:+.1%})"
+    return f"{mark} {row.name}: {_quantity(row.value, row.unit)}{bar}{peer}"
+
+
+def _quantity(value: float, unit: str) -> str:
+    return f"{value:.4g} {unit}".rstrip()

@@ -94,7 +94,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
 }
 
 
-def filled(text: str) -> tuple[str, list[str]]:
+def filled(text: str, bodies: Mapping[str, str]) -> tuple[str, list[str]]:
     """The text with its blocks filled, and the names of those that changed.
 
     Raises:
@@ -107,12 +107,11 @@ def filled(text: str) -> tuple[str, list[str]]:
 
     def fill(block: re.Match[str]) -> str:
         name = block["name"]
-        if name not in BLOCKS:
-            raise ValueError(f"no block is called {name!r}; there are {', '.join(BLOCKS)}")
-        body = BLOCKS[name]()
-        if body != block["body"]:
+        if name not in bodies:
+            raise ValueError(f"no block is called {name!r}; there are {', '.join(bodies)}")
+        if bodies[name] != block["body"]:
             stale.append(name)
-        return f"{block[1]}{body}{block[4]}"
+        return f"{block[1]}{bodies[name]}{block[4]}"
 
     return _BLOCK.sub(fill, text), stale
 
@@ -134,9 +133,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     wanted = {asked.root / "docs" / name: text for name, text in schemas().items()}
     stale = [f"docs/{path.name}" for path, text in wanted.items() if _read(path) != text]
+    bodies = {name: made() for name, made in BLOCKS.items()}  # takes a while, in which an editor may save the README
     readme = asked.root / "README.md"
     try:
-        wanted[readme], blocks = filled(_read(readme))
+        wanted[readme], blocks = filled(_read(readme), bodies)
     except ValueError as error:
         print(f"README.md: {error}", file=sys.stderr)
         return 1

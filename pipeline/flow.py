@@ -14,9 +14,8 @@ from typing import Any, Protocol
 
 from pipeline import codec
 from pipeline.records import Refusal
+from pipeline.stages import STAGES
 from pipeline.store import Store
-
-STAGES = ("export", "calibrate", "quantize", "validate", "package", "push", "measure", "gate", "report")
 
 Results = Mapping["Step", Any]
 

@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from pipeline.flow import STAGES, Observer, Step
+from pipeline.flow import Observer, Step
 from pipeline.records import Measured, Refusal
+from pipeline.stages import STAGES
 from targets.records import Failed
 
 

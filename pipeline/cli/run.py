@@ -3,11 +3,15 @@
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli.options import config_option, json_option, state_folder
-from pipeline.flow import STAGES, Planned
+from pipeline.stages import STAGES
+
+if TYPE_CHECKING:
+    from pipeline.flow import Planned
 
 _EXIT_CODES = {"pass": 0, "fail": 1, "device-error": 3, "inconclusive": 4}
 
@@ -82,7 +86,7 @@ def run(
     raise click.exceptions.Exit(_EXIT_CODES[report.status])
 
 
-def _show_plan(rows: list[Planned], as_json: bool) -> None:
+def _show_plan(rows: "list[Planned]", as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([{"stage": p.step.stage, "name": p.step.name, "kept": p.reuse} for p in rows]))
         return

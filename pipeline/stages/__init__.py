@@ -1,1 +1,3 @@
 """The stages. `run.py` puts them together; `*_jobs.py` hold what happens in the worker process."""
+
+STAGES = ("export", "calibrate", "quantize", "validate", "package", "push", "measure", "gate", "report")

@@ -150,10 +150,11 @@ def _metric(candidate: CandidateReport, name: str) -> Cell:
         return _MISSING
     text = quantities.metric(metric.value, metric.unit)
     gain = metric.value - metric.reference
-    if gain == 0:
-        return Cell(text=text)
-    share = f" ({quantities.fine_percent(gain / abs(metric.reference))})" if metric.reference else ""
     places = 2 if abs(metric.reference) >= 10 else 3
+    if round(gain, places) == 0:
+        # What the printed digits do not show is neither won nor lost.
+        return Cell(text=text, change="±0" if gain else "")
+    share = f" ({quantities.fine_percent(gain / abs(metric.reference))})" if metric.reference else ""
     tone: Tone = "worse" if metric.drop > 0 else "better"
     return Cell(text=text, change=f"{quantities.signed(gain, places)}{share}", tone=tone)
 

@@ -6,9 +6,11 @@ import importlib
 import os
 import signal
 import sys
+import tempfile
 import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import DeployError, HostDiskFull
 
@@ -35,7 +37,7 @@ def serve(pipe: Connection) -> None:
         except OSError as error:
             traceback.print_exc()
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            answer = ("ours", _no_space(error)) if full else ("raised", _described(error))
+            answer = ("ours", _no_space(error, arguments)) if full else ("raised", _described(error))
         except Exception as error:  # whatever a converter raises becomes a failed job, never a lost worker
             traceback.print_exc()
             answer = ("raised", _described(error))
@@ -44,8 +46,8 @@ def serve(pipe: Connection) -> None:
         pipe.send(answer)
 
 
-def _no_space(error: OSError) -> HostDiskFull:
-    place = error.filename or "scratch files of a conversion"
+def _no_space(error: OSError, arguments: dict[str, Any]) -> HostDiskFull:
+    place = error.filename or arguments.get("scratch") or arguments.get("output") or tempfile.gettempdir()
     return HostDiskFull(
         f"no space left on this host's disk for {place}",
         hint="free some space, or choose another folder with --state DIR (TMPDIR for other scratch files), and run "

@@ -55,8 +55,12 @@ def detect(path: Path) -> SourceKind:
 
 
 def _detect_folder(path: Path) -> SourceKind:
-    if (path / "saved_model.pb").exists():
-        if not (path / "variables").is_dir() and (path / "saved_model.pb").stat().st_size < 1024:
+    graph = path / "saved_model.pb"
+    if graph.exists():
+        if graph.stat().st_size == 0:
+            raise InputError(f"{graph}: the file is empty", hint="save or copy the model again, the whole folder")
+        _refuse_by_magic(graph)
+        if not (path / "variables").is_dir() and graph.stat().st_size < 1024:
             raise InputError(f"{path}: the SavedModel has no variables folder", hint="copy the whole folder")
         return "saved_model"
     if (path / "model.json").exists():
@@ -72,11 +76,7 @@ def _detect_file(path: Path) -> SourceKind:
     size = path.stat().st_size
     if size == 0:
         raise InputError(f"{path}: the file is empty", hint="fetch or export the model again")
-    with path.open("rb") as file:
-        head = file.read(64)
-    for magic, what, advice in _REFUSED_MAGIC:
-        if head.startswith(magic):
-            raise InputError(f"{path}: {what}", hint=advice)
+    head = _refuse_by_magic(path)
     if size < _MIN_BYTES:
         raise InputError(f"{path}: only {size} bytes, no model is that small", hint="fetch or export it again")
     if head[4:8] == b"TFL3":
@@ -104,6 +104,19 @@ def _detect_file(path: Path) -> SourceKind:
     raise InputError(
         f"{path}: of no model format we know", hint="give a .keras file, a SavedModel folder or an .onnx file"
     )
+
+
+def _refuse_by_magic(path: Path) -> bytes:
+    """The file's first bytes, unless they are those of something we refuse by name."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}", hint="check its permissions") from None
+    for magic, what, advice in _REFUSED_MAGIC:
+        if head.startswith(magic):
+            raise InputError(f"{path}: {what}", hint=advice)
+    return head
 
 
 def _detect_zip(path: Path) -> SourceKind:

@@ -231,10 +231,10 @@ def _explain(
 ) -> str:
     if chosen is None:
         silent = [target for target in targets if not _any_measured(evidence.get(target, {}))]
-        if silent:
-            return f"no measurement from {', '.join(silent)}"
         if not any(evidence.values()):
             return "no recipe gave a model"
+        if silent:
+            return f"no measurement from {', '.join(silent)}"
         verdict_kinds = {v.verdict for by_recipe in verdicts.values() for v in by_recipe.values()}
         if "inconclusive" in verdict_kinds:
             doubts = dict.fromkeys(

@@ -146,6 +146,8 @@ def assert_all_is_whole(here: Project) -> None:
             assert file_digest(out / candidate["path"]) == candidate["sha256"]
     for model in out.glob("models/*"):
         assert re.fullmatch(r"onnx-(float32|int8)\.onnx", model.name), model
+        digest = file_digest(model)
+        assert (here.state / "blobs" / "sha256" / digest[:2] / digest).exists(), model
 
 
 def assert_interrupted(here: Project, leader: int, status: int, err: str) -> None:

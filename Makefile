@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check lock docs clean
+.PHONY: run test check lock docs clean test-lowest
 
 run: $(VENV)/installed
 	$(BIN)/deploy run
@@ -29,6 +29,16 @@ docs: $(VENV)/test-installed
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --no-header --extra tensorflow pyproject.toml -o requirements/run.lock
 	uv pip compile --quiet --universal --python-version 3.11 --no-header --extra tensorflow --group test pyproject.toml -o requirements/test.lock
+
+	uv pip compile --quiet --universal --python-version 3.11 --no-header --resolution lowest-direct --extra tensorflow --group test pyproject.toml -o requirements/lowest.lock
+
+# The oldest versions that pyproject.toml admits: the example runs on them, and the unit tests pass.
+test-lowest:
+	test -d .venv-lowest || $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --no-input --disable-pip-version-check -r requirements/lowest.lock
+	.venv-lowest/bin/python -m pip install --quiet --no-input --disable-pip-version-check --no-deps -e .
+	.venv-lowest/bin/deploy run --state .venv-lowest/state --out .venv-lowest/out
+	.venv-lowest/bin/pytest -W default --ignore tests/unit/test_docs.py tests/unit
 
 clean:
 	rm -rf $(VENV) .deploy deploy-out dist

@@ -50,7 +50,11 @@ def build(folder: Path) -> keras.Model:
         if kind == "InputLayer":
             tensors[name] = keras.Input(arguments["batch_input_shape"][1:], name=name)
             continue
-        layer = getattr(keras.layers, kind)(**{key: arguments[key] for key in _KEPT_ARGUMENTS[kind]})
+        kept = {key: arguments[key] for key in _KEPT_ARGUMENTS[kind]}
+        if kind == "Conv2D":
+            # The weights follow; the default initializer's description cannot be read by a Keras before 3.15.
+            kept["kernel_initializer"] = "zeros"
+        layer = getattr(keras.layers, kind)(**kept)
         sources = [tensors[source[0]] for source in layer_config["inbound_nodes"][0]]
         tensors[name] = layer(sources if len(sources) > 1 else sources[0])
         if layer.weights:

@@ -1,6 +1,8 @@
 """Keras 3 `.keras` files as a source; from here on they are SavedModels."""
 
+import json
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ class KerasSource:
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise InputError(
                 f"{path}: Keras {keras.__version__} cannot load it: {first}",
-                hint="custom layers and Lambda layers do not travel in a .keras file: "
+                hint=f"{_written_by(path)}custom layers and Lambda layers do not travel in a .keras file: "
                 "export the model as a SavedModel (model.export('folder')) and give that",
             ) from None
         if not getattr(self._model, "inputs", None):
@@ -66,6 +68,16 @@ class KerasSource:
 
     def save(self, path: Path) -> None:
         write_archive(self._model, self._serve, self._scratch / "fixed", path)
+
+
+def _written_by(path: Path) -> str:
+    """Advice when another Keras wrote the file: older ones do not read what newer ones write."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            version = str(json.loads(archive.read("metadata.json"))["keras_version"])
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile):
+        return ""
+    return "" if version == keras.__version__ else f"Keras {version} wrote it: pip install keras=={version}; or else, "
 
 
 def _keras_spec(name: str, tensor: Any) -> TensorSpec:

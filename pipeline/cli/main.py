@@ -58,7 +58,7 @@ class LazyGroup(click.Group):
             ) from error
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="edge-deploy-pipeline", prog_name="deploy")
 def cli() -> None:
     """Take a trained model to real devices, and prove that it still answers correctly and fast enough there."""

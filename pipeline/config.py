@@ -102,7 +102,7 @@ class LocalTarget(_Section):
 class SshTarget(_Section):
     """A board reached over SSH, with strict host keys."""
 
-    transport: Literal["ssh"]
+    transport: Literal["ssh"] = "ssh"
     host: str = Field(description="name, address, or a Host of ~/.ssh/config (ProxyJump is honoured)")
     user: str = Field(default="", description="empty: ~/.ssh/config, else the user running this")
     port: int = Field(default=0, ge=0, le=65535, description="0: ~/.ssh/config, else 22")
@@ -112,8 +112,8 @@ class SshTarget(_Section):
     python: str = Field(default="", description="interpreter on the device that has the runtime; empty: python3")
     root: str = Field(default="", description="folder on the device; empty: ~/.edge-deploy")
     threads: int = Field(default=1, ge=1, description="threads of the runtime")
-    connect_timeout: Seconds = Field(default=10.0, description="for the connection, all of it")
-    step_timeout: Seconds = Field(default=600.0, description="for one push or one benchmark")
+    connect_timeout: Seconds = Field(default=10.0, description="to connect, in seconds or as `10 s`")
+    step_timeout: Seconds = Field(default=600.0, description="for one push or one benchmark, as above")
 
 
 TargetConfig = Annotated[LocalTarget | SshTarget, Field(union_mode="left_to_right")]
@@ -406,4 +406,6 @@ def _spec(name: str, target: LocalTarget | SshTarget, base: Path) -> TargetSpec:
 def config_schema() -> dict[str, Any]:
     """JSON Schema of deploy.yaml, for completion in editors."""
     described = Config.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "deploy.yaml", **described}
+    # What `_target` reads although the models do not say so: an empty target is a local one.
+    described["properties"]["targets"]["additionalProperties"]["anyOf"].append({"type": "null"})
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **described, "title": "deploy.yaml"}

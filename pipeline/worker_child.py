@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import gc
 import importlib
 import os
 import signal
@@ -10,24 +11,31 @@ import tempfile
 import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pipeline.errors import DeployError, HostDiskFull
 
 _PR_SET_PDEATHSIG = 1
 
 
-def serve(pipe: Connection) -> None:
-    """Take jobs until the pipe closes."""
+def serve(pipe: Connection) -> NoReturn:
+    """Take jobs until the pipe closes, then end the process."""
 
     def report(done: int, total: int) -> None:
         pipe.send(("progress", (done, total)))
 
+    modules = 0
     while True:
         try:
             job, arguments = pipe.recv()
         except EOFError:
-            return
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)  # taking TensorFlow down in good order costs half a second and serves nobody
+        if len(sys.modules) > modules:
+            # TensorFlow's converter collects garbage by hand: over the objects of its own modules, 0.2 s each time.
+            modules = len(sys.modules)
+            gc.freeze()
         try:
             module, _, function = job.partition(":")
             result = getattr(importlib.import_module(module), function)(report=report, **arguments)

@@ -68,6 +68,7 @@ def main() -> None:
     """Run the command line and exit with its code."""
     try:
         code = cli.main(prog_name="deploy", standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Exit as leaving:
         code = leaving.exit_code
     except click.ClickException as error:

@@ -1,6 +1,7 @@
 """`deploy run`."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,19 +72,34 @@ def run(
         check_writable(out.resolve())  # now, not after everything has been measured
         with explained_disk_errors(store.root), store.exclusive(), observer(ordered) as watching:
             report = execute(ordered, store, watching, forced)[reported]
-    if as_json:
-        from pipeline.reporting.schema import report_json
-
-        sys.stdout.write(report_json(report).decode())
-    else:
-        from rich.console import Console
-
-        from pipeline.reporting.console import ReportView
-
-        console = Console()
-        console.print(ReportView(report))
-        console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
+    _print(report, out, as_json)
     raise click.exceptions.Exit(_EXIT_CODES[report.status])
+
+
+def _print(report: "Report", out: Path, as_json: bool) -> None:
+    """The verdict is the exit code's to tell, also when nobody reads the output to its end."""
+    try:
+        if as_json:
+            from pipeline.reporting.schema import report_json
+
+            sys.stdout.write(report_json(report).decode())
+        else:
+            sys.stdout.write(_for_people(report, out))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _for_people(report: "Report", out: Path) -> str:
+    from rich.console import Console
+
+    from pipeline.reporting.console import ReportView
+
+    console = Console()
+    with console.capture() as captured:  # printing it itself, rich leaves with status 1 when the reader has gone
+        console.print(ReportView(report))
+        console.print(f"report: {out / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+    return captured.get()
 
 
 def _show_plan(rows: "list[Planned]", as_json: bool) -> None:

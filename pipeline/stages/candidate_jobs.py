@@ -50,14 +50,11 @@ def quantize(
     source: Path,
     float_model: Path,
     ranges: Path | None,
-    calibrate: DataSpec,
-    inputs: tuple[TensorSpec, ...],
-    base: Path,
     output: Path,
     scratch: Path,
     report: Report,
 ) -> dict[str, Any]:
-    """Run one recipe, then load the result and run it once on a real sample: an artifact that cannot run is none.
+    """Run one recipe and load the result: an artifact that cannot be loaded is none. `validate` runs it.
 
     Returns fields of `Artifact`; the file is `output`.
     """
@@ -78,7 +75,6 @@ def quantize(
         raise
     convert_s = time.perf_counter() - started
     model = open_model(chosen.format, output)
-    model.answer(next(iter(open_samples(calibrate, inputs, base))).inputs)
     covered = coverage(chosen.format, output, chosen.why_float)
     return {
         "inputs": model.inputs,

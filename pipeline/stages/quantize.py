@@ -1,4 +1,4 @@
-"""quantize: one candidate per recipe, loaded and run once before it counts."""
+"""quantize: one candidate per recipe, loaded once before it counts."""
 
 from typing import Any
 
@@ -6,13 +6,10 @@ from pipeline.flow import Results, Step
 from pipeline.plugins import versions
 from pipeline.recipes.recipe import recipe
 from pipeline.records import Artifact, Exported, Prepared, Ranges
-from pipeline.samples import DataSpec
 from pipeline.stages.context import Context, Progress, refusing
 
 
-def quantize_step(
-    context: Context, name: str, prepared: Step, exported: Step, calibrated: Step | None, calibrate: DataSpec
-) -> Step:
+def quantize_step(context: Context, name: str, prepared: Step, exported: Step, calibrated: Step | None) -> Step:
     """The candidate of recipe `name`; `calibrated` is given when the recipe starts from ranges."""
     chosen = recipe(name)
     tools = versions(*chosen.tools, "ai-edge-litert" if chosen.format == "tflite" else "onnxruntime")
@@ -32,9 +29,6 @@ def quantize_step(
                     source=context.store.path(source.blob),
                     float_model=context.store.path(float_model.blob),
                     ranges=context.store.path(ranges.blob) if ranges else None,
-                    calibrate=calibrate,
-                    inputs=source.inputs,
-                    base=context.base,
                     output=output,
                     scratch=scratch,
                 )

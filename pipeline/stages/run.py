@@ -60,7 +60,6 @@ def steps(context: Context, selection: Selection, out: Path) -> tuple[list[Step]
             prepared,
             exported[recipe(name).format],
             calibrated[recipe(name).format] if recipe(name).start == "ranges" else None,
-            calibrate,
         )
         for name in names
     }

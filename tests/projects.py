@@ -141,3 +141,13 @@ def one_error(ran: Ran) -> str:
     assert all(line.rpartition(": ")[2] == "kept" or ": done in " in line for line in lines[: starts[0]]), ran.err
     assert any(line.startswith("  hint: ") for line in lines[starts[0] :]), ran.err
     return "\n".join(lines[starts[0] :])
+
+
+def distribution(folder: Path, name: str, entry_points: str, modules: dict[str, str]) -> None:
+    """An installed package, as far as Python's metadata can tell."""
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(entry_points)
+    for module, text in modules.items():
+        (folder / f"{module}.py").write_text(text)

@@ -13,6 +13,7 @@ from pipeline.stages import STAGES
 
 if TYPE_CHECKING:
     from pipeline.flow import Planned
+    from pipeline.records import Report
 
 _EXIT_CODES = {"pass": 0, "fail": 1, "device-error": 3, "inconclusive": 4}
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from onnx import helper
 from PIL import Image
-from projects import Project, classifier, one_error, onnx_model, project, samples
+from projects import Project, classifier, distribution, one_error, onnx_model, project, samples
 from sshd import Sshd, free_port, make_key
 
 Prepare = Callable[[Path], None]
@@ -380,16 +380,6 @@ def test_a_folder_that_cannot_be_made(here: Project, option: str) -> None:
 
 
 # Extras and other people's packages.
-
-
-def distribution(folder: Path, name: str, entry_points: str, modules: dict[str, str]) -> None:
-    """An installed package, as far as Python's metadata can tell."""
-    info = folder / f"{name}-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(entry_points)
-    for module, text in modules.items():
-        (folder / f"{module}.py").write_text(text)
 
 
 _RECIPE = """

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from projects import Project, project
+from projects import Project, distribution, project
 
 from pipeline.store import file_digest
 
@@ -65,11 +65,35 @@ def test_set():
 """
 
 
+# A converter that waits likewise.
+_RECIPE = """
+import os, shutil, time
+from pathlib import Path
+
+class Slow:
+    summary, format, start, tools = "for a test", "onnx", "float", ()
+
+    def quantize(self, ingredients, output):
+        output.write_bytes(b"half a model")
+        if os.environ.get("TEST_WAIT_IN") == "quantize":
+            Path("waiting").write_text(str(os.getpid()))
+            time.sleep(120)
+        shutil.copyfile(ingredients.float_model, output)
+
+    def why_float(self, op):
+        return "because"
+
+SLOW = Slow()
+"""
+
+
 @pytest.fixture
 def here(tmp_path: Path) -> Project:
     made = project(tmp_path / "project", data={"calibrate": "data.py:calibrate_set", "test": "data.py:test_set"})
+    made.config["recipes"] = ["onnx-int8", "onnx-slow"]
     (made.folder / "data.py").write_text(_DATA)
-    (tmp_path / "site").mkdir()
+    points = "[edge_deploy.recipes]\nonnx-slow = slow_recipe:SLOW\n"
+    distribution(tmp_path / "site", "slow_recipe_dist", points, {"slow_recipe": _RECIPE})
     (tmp_path / "site" / "sitecustomize.py").write_text(_INTERRUPT_AT)
     made.env = {"PYTHONPATH": str(tmp_path / "site")}
     return made
@@ -145,7 +169,7 @@ def assert_all_is_whole(here: Project) -> None:
         for candidate in report["candidates"]:
             assert file_digest(out / candidate["path"]) == candidate["sha256"]
     for model in out.glob("models/*"):
-        assert re.fullmatch(r"onnx-(float32|int8)\.onnx", model.name), model
+        assert re.fullmatch(r"onnx-(slow|int8)\.onnx", model.name), model
         digest = file_digest(model)
         assert (here.state / "blobs" / "sha256" / digest[:2] / digest).exists(), model
 
@@ -166,8 +190,8 @@ def test_ctrl_c_in_every_stage_then_resume(here: Project) -> None:
         ("prepare", []),
         ("compare_hop", ["export source"]),
         ("calibrate", ["export onnx"]),
-        ("quantize", ["calibrate onnx"]),
-        ("validate", ["quantize onnx-float32", "quantize onnx-int8"]),
+        ("quantize", ["calibrate onnx", "quantize onnx-int8"]),
+        ("validate", ["quantize onnx-slow"]),
     ):
         finished += next_finished
         (here.folder / "waiting").unlink(missing_ok=True)
@@ -212,7 +236,7 @@ def test_ctrl_c_while_the_state_is_written(here: Project, at: str) -> None:
     process = started(here, TEST_INTERRUPT_AT=at)
     status, err = ended(process)
     assert_interrupted(here, process.pid, status, err)
-    assert here.run("--recipe", "onnx-float32").status == 0
+    assert here.run("--recipe", "onnx-int8").status == 0
     assert_all_is_whole(here)
 
 
@@ -262,7 +286,7 @@ def test_two_runs_in_one_state_folder(here: Project) -> None:
         assert second.status == 2
         assert f"another run holds {here.state} (process {process.pid})" in second.err
         assert "--state DIR" in second.err
-        beside = here.run("--state", "elsewhere", "--out", "elsewhere-out", "--recipe", "onnx-float32")
+        beside = here.run("--state", "elsewhere", "--out", "elsewhere-out", "--recipe", "onnx-int8")
         assert beside.status == 0, beside.err
         assert process.poll() is None
     finally:
@@ -275,10 +299,10 @@ def test_an_earlier_report_outlives_an_interrupted_run(here: Project) -> None:
     """Also its models: they go away only when the new report is complete."""
     assert here.run().status == 0
     before = {path: path.read_bytes() for path in (here.folder / "deploy-out").rglob("*") if path.is_file()}
-    here.config["recipes"] = ["onnx-float32"]
+    here.config["recipes"] = ["onnx-int8"]
     process = started(here, TEST_INTERRUPT_AT="reporting/files.py:_write>write")
     status, err = ended(process)
     assert_interrupted(here, process.pid, status, err)
     assert {path: path.read_bytes() for path in before} == before
     assert here.run().status == 0
-    assert sorted(path.name for path in (here.folder / "deploy-out" / "models").iterdir()) == ["onnx-float32.onnx"]
+    assert sorted(path.name for path in (here.folder / "deploy-out" / "models").iterdir()) == ["onnx-int8.onnx"]

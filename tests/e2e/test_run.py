@@ -118,7 +118,7 @@ def test_what_a_change_repeats(here: Project, change: Callable[[Project], None],
     assert ran.status == (1 if change is _budget else 0), ran.err
     if change is _budget:
         assert {c["verdict"] for c in here.report()["candidates"]} == {"fail"}
-        assert "over the budget of 1 kB" in here.report()["candidates"][0]["reason"]
+        assert "over the budget of 1.00 kB" in here.report()["candidates"][0]["reason"]
     if change is _metric:
         assert here.report()["candidates"][1]["metrics"]["best"]["value"] > 0
 
@@ -179,9 +179,10 @@ def test_json_with_an_error_is_an_error(here: Project) -> None:
     assert "choose: should be 'latency'" in ran.err
 
 
-def test_a_reader_that_goes_away(here: Project) -> None:
-    """`deploy run --json | head -c 1` is no error and no traceback."""
-    command = here.command("--json")
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_a_reader_that_goes_away(here: Project, arguments: list[str]) -> None:
+    """`deploy run | head -1` gives no traceback, and the exit code is still the verdict."""
+    command = here.command(*arguments)
     process = subprocess.Popen(**command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout and process.stderr
     process.stdout.close()

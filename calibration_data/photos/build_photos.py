@@ -1,8 +1,8 @@
 """Rebuild the example's photos from the scikit-image wheel (0.26.0): `python build_photos.py` in this folder.
 
 Every photo is free to redistribute (NOTICE.md) and serves one set only. Of each there is the whole picture, cut square
-and shrunk, and pieces at full resolution. All are 192×192 pixels: the pipeline shrinks them to 96×96 for the model and
-keeps the 192×192 ones as the ground truth.
+and shrunk, and pieces at full resolution. All are 192×192 pixels; deploy.yaml says what is cut and shrunk for the
+model, and what is the ground truth.
 """
 
 from pathlib import Path

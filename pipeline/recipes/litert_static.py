@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.errors import ConversionFailed
-from pipeline.recipes.recipe import Ingredients, Ranges
+from pipeline.recipes.recipe import Ingredients
 
 Io = Literal["float32", "int8", "uint8"]
 
@@ -31,35 +31,39 @@ class Static:
 
         preset = presets.static_wi8_ai8() if self.activation_bits == 8 else presets.static_wi8_ai16()
         engine = quantizer.Quantizer(str(ingredients.float_model), preset)
-        # Float inputs and outputs first: a drop-in replacement. Integer ones are made from that by changing the
-        # interface, because the quantizer itself knows no uint8.
-        for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
-            engine.update_quantization_recipe(".*", end, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE)
+        if self.io != "int8":
+            # Float inputs and outputs: a drop-in replacement. The quantizer knows no uint8: that is made from this.
+            for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+                engine.update_quantization_recipe(".*", end, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE)
         model = engine.quantize(_calibration_result(ingredients)).quantized_model
         if not model:
             raise ConversionFailed("ai-edge-quantizer gave no model", hint="try litert-dynamic-int8")
         output.write_bytes(model)
-        if self.io != "float32":
-            _change_interface(output, self.io, ingredients.scratch)
+        if self.io == "uint8":
+            _take_and_give_uint8(output, ingredients.scratch)
+        _check_interface(output, self.io)
 
     def why_float(self, op: str) -> str:
         return f"ai-edge-quantizer has no int{self.activation_bits} rule for {op}"
 
 
 def _calibration_result(ingredients: Ingredients) -> dict[str, dict[str, Any]]:
-    """The ranges in the form of ai-edge-quantizer's calibration: arrays of one element with the tensor's rank."""
+    """The ranges of the activations in the form of ai-edge-quantizer's calibration: arrays of one element with the
+    tensor's rank. A constant must not be among them: a given range makes its weights per tensor, not per channel."""
     import numpy as np
 
-    ranks = _ranks(ingredients.float_model)
+    ranks = _activation_ranks(ingredients.float_model)
+    return {
+        name: {
+            "min": np.full((1,) * max(1, ranks[name]), low, np.float32),
+            "max": np.full((1,) * max(1, ranks[name]), high, np.float32),
+        }
+        for name, (low, high) in ingredients.ranges.items()
+        if name in ranks
+    }
 
-    def shaped(name: str, value: float) -> Any:
-        return np.full((1,) * max(1, ranks.get(name, 1)), value, np.float32)
 
-    ranges: Ranges = ingredients.ranges
-    return {name: {"min": shaped(name, low), "max": shaped(name, high)} for name, (low, high) in ranges.items()}
-
-
-def _ranks(path: Path) -> dict[str, int]:
+def _activation_ranks(path: Path) -> dict[str, int]:
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model(str(path))
@@ -67,34 +71,35 @@ def _ranks(path: Path) -> dict[str, int]:
         tensor.name.decode(): len(tensor.shape) if tensor.shape is not None else 0
         for graph in model.subgraphs
         for tensor in graph.tensors
+        if model.buffers[tensor.buffer].data is None or not len(model.buffers[tensor.buffer].data)
     }
 
 
-def _change_interface(path: Path, io: Io, scratch: Path) -> None:
-    """Drop the QUANTIZE and DEQUANTIZE ops at the ends, so that the model takes and gives integers."""
-    # The binding behind TFLiteConverter's `inference_input_type`; LiteRT ships it without a public Python name.
+def _take_and_give_uint8(path: Path, scratch: Path) -> None:
+    """Turn the QUANTIZE and DEQUANTIZE ops at the ends into ones from and to uint8."""
+    # The binding behind TFLiteConverter's `inference_input_type`; LiteRT ships it without a public Python name. Not
+    # for int8: it takes those ops out then, and leaves other ops pointing at the old tensor numbers.
     from ai_edge_litert import _pywrap_modify_model_interface, schema_py_generated
+
+    changed, uint8 = scratch / "integer_io.tflite", schema_py_generated.TensorType.UINT8
+    # Its status says nothing: it is 0 also when there was nothing to change. The result is checked instead.
+    _pywrap_modify_model_interface.modify_model_interface(str(path), str(changed), uint8, uint8)
+    changed.replace(path)
+
+
+def _check_interface(path: Path, io: Io) -> None:
+    from ai_edge_litert import schema_py_generated
     from ai_edge_litert.tools import flatbuffer_utils
 
-    types = {"int8": schema_py_generated.TensorType.INT8, "uint8": schema_py_generated.TensorType.UINT8}
-    changed = scratch / "integer_io.tflite"
-    status = _pywrap_modify_model_interface.modify_model_interface(str(path), str(changed), types[io], types[io])
-    if status != 0:
-        raise ConversionFailed(
-            f"the inputs and outputs cannot be made {io}: an input or output is not quantized",
-            hint="use the recipe with float32 inputs and outputs: litert-int8",
-        )
-    # It renumbers the tensors but leaves the signatures pointing at the old numbers.
-    before, after = flatbuffer_utils.read_model(str(path)), flatbuffer_utils.read_model(str(changed))
-    for old, new in zip(before.signatureDefs or [], after.signatureDefs or [], strict=True):
-        graph, changed_graph = before.subgraphs[old.subgraphIndex], after.subgraphs[new.subgraphIndex]
-        for old_ends, new_ends, old_order, new_order in (
-            (old.inputs, new.inputs, graph.inputs, changed_graph.inputs),
-            (old.outputs, new.outputs, graph.outputs, changed_graph.outputs),
-        ):
-            for old_end, new_end in zip(old_ends, new_ends, strict=True):
-                new_end.tensorIndex = int(new_order[list(old_order).index(old_end.tensorIndex)])
-    flatbuffer_utils.write_model(after, str(path))
+    graph = flatbuffer_utils.read_model(str(path)).subgraphs[0]
+    wanted = getattr(schema_py_generated.TensorType, io.upper())
+    integers = {schema_py_generated.TensorType.INT32, schema_py_generated.TensorType.INT64}  # indices, not quantities
+    for index in (*graph.inputs, *graph.outputs):
+        if graph.tensors[index].type not in {wanted, *integers}:
+            raise ConversionFailed(
+                f"{graph.tensors[index].name.decode()} cannot be made {io}: its op is not quantized",
+                hint="use the recipe with float32 inputs and outputs: litert-int8",
+            )
 
 
 INT8 = Static(activation_bits=8, io="float32", summary="int8 weights and activations, float32 inputs and outputs")

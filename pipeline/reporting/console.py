@@ -47,6 +47,9 @@ class ReportView:
         report = self._report
         for table in tables(report):
             yield from _section(table, console, options)
+        for name, data in (("calibration data", report.calibration), ("test data", report.test)):
+            for finding in data.findings:
+                yield Text.assemble((f"! {name}: ", "yellow"), printable(finding))
         yield Text.assemble(
             (f"{STATUS_SIGNS[report.status]} {STATUS_WORDS[report.status]}", _STATUS_STYLE[report.status]),
             "  ",

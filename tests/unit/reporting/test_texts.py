@@ -114,3 +114,9 @@ def test_console_keeps_within_the_width(report: Report, width: int) -> None:
 def test_console_shows_more_where_there_is_room() -> None:
     assert "p90" not in plain(example(), 80)
     assert "p90" in plain(example(), 200)
+
+
+def test_the_console_says_what_is_odd_about_the_data() -> None:
+    report = example()
+    odd = replace(report, calibration=replace(report.calibration, findings=("a.png: values reach 255",)))
+    assert "! calibration data: a.png: values reach 255" in plain(odd, 120)

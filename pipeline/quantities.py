@@ -40,7 +40,7 @@ def parse_quantity(text: object, dimension: str) -> float:
     unit = (matched[2].lower() or dimension) if matched else ""
     if dimension == "bytes" and unit == "bytes":
         unit = "b"
-    if not matched or unit not in units or float(matched[1]) <= 0:
+    if not matched or unit not in units or not 0 < float(matched[1]) < math.inf:
         known = ", ".join(units)
         raise UsageError(f"{text!r} is not a positive quantity", hint=f"write a number and one of: {known}")
     return float(matched[1]) * units[unit]

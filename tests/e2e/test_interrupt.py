@@ -207,11 +207,9 @@ def test_ctrl_c_in_every_stage_then_resume(here: Project) -> None:
     # What this process does itself, at a place of its own choosing.
     for at in (
         "stages/package.py:run",
-        "stages/devices.py:run",  # push
-        "targets/delivery.py:deliver",
+        "targets/delivery.py:deliver",  # push
         "targets/device.py:bench",  # measure
         "stages/gate.py:decide",
-        "reporting/html.py:html",
         "shutil.py:_fastcopy_sendfile>sendfile",  # a model's file in deploy-out is there, and empty
         "reporting/files.py:_write>write",
         "stages/conclude.py:_sweep",

@@ -4,7 +4,7 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline.config import load_config
+from pipeline.config_file import load_config
 from pipeline.flow import Step, execute
 from pipeline.records import Refusal
 from pipeline.stages.context import Context

@@ -54,7 +54,7 @@ def run(
     1 none does, 2 usage or configuration, 3 device or environment, 4 not enough was measured to say.
     """
     from pipeline.cli.progress import observer
-    from pipeline.config import load_config
+    from pipeline.config_file import load_config
     from pipeline.flow import execute, forced_stages, plan
     from pipeline.stages.context import Context
     from pipeline.stages.run import Selection, steps

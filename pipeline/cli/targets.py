@@ -19,7 +19,7 @@ def targets() -> None:
 @json_option
 def list_targets(config: Path, as_json: bool) -> None:
     """List the targets without connecting to any."""
-    from pipeline.config import load_config
+    from pipeline.config_file import load_config
 
     specs = load_config(config).target_specs()
     if as_json:
@@ -37,8 +37,8 @@ def list_targets(config: Path, as_json: bool) -> None:
 @click.argument("name")
 def probe(config: Path, state: Path | None, as_json: bool, name: str) -> None:
     """Connect to NAME and print what it is: CPU, system, runtimes, governor, space, meters."""
-    from pipeline.config import load_config, nearest
-    from pipeline.errors import UsageError
+    from pipeline.config_file import load_config
+    from pipeline.errors import UsageError, nearest
     from targets.device import connect
 
     known = {spec.name: spec for spec in load_config(config).target_specs()}

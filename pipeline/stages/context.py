@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import LoadedConfig
+from pipeline.config_file import LoadedConfig
 from pipeline.errors import ConversionFailed
 from pipeline.records import Refusal
 from pipeline.samples import DataSpec

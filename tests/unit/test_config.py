@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import LoadedConfig, config_schema, load_config
+from pipeline.config import config_schema
+from pipeline.config_file import LoadedConfig, load_config
 from pipeline.errors import UsageError
 
 BASE = "source: {model: net.onnx}\ndata:\n  calibrate: a.npz\n  test: b.npz\n"  # four lines

@@ -135,7 +135,10 @@ class Config(_Section):
     name: str = Field(default="", description="name of the report and release; default: the model's file name")
     source: SourceConfig
     data: DataSection
-    recipes: list[str] = Field(default_factory=list, description="recipe names; default: all that suit the source")
+    recipes: list[str] = Field(
+        default_factory=list,
+        description="default: all that suit the source, without options",
+    )
     quality: QualityConfig = QualityConfig()
     measure: MeasureConfig = MeasureConfig()
     budgets: BudgetConfig = BudgetConfig()

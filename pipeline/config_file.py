@@ -49,7 +49,7 @@ def load_config(path: Path) -> LoadedConfig:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UsageError(
-            f"{path}: there is no such file", hint="give one with --config FILE, or make one with `deploy init`"
+            f"{path}: there is no such file", hint="give one with --config FILE, or make one with `deploy init FOLDER`"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read: {error}", hint="deploy.yaml is UTF-8 text") from None

@@ -260,6 +260,8 @@ class CandidateReport:
     verdict: VerdictKind
     reason: str
     tools: Mapping[str, str]
+    inputs: tuple[TensorSpec, ...] = ()  # of the file itself: data types, and scale and zero point where quantized
+    outputs: tuple[TensorSpec, ...] = ()
     findings: tuple[str, ...] = ()
     last_output: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = ()  # here the blobs are paths relative to the report's folder

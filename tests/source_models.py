@@ -18,6 +18,20 @@ def keras_classifier(*, path: Path, report: Report) -> None:
     keras.Model(image, scores).save(path)
 
 
+def keras_sequential(*, path: Path, report: Report) -> None:
+    """What most tutorials build."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.Input((8, 8, 3), name="image"),
+        keras.layers.Conv2D(4, 3, activation="relu"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(5, name="scores"),
+    ]
+    keras.Sequential(layers).save(path)
+
+
 def keras_two_inputs(*, path: Path, report: Report) -> None:
     import keras
 

@@ -1,5 +1,6 @@
 """`deploy init`: the shipped example as a folder of the user's own."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ _PARTS = ("deploy.yaml", "models", "calibration_data")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 def init(folder: Path) -> None:
     """Make FOLDER with the example (model, photos, deploy.yaml), ready for `deploy run`."""
+    from pipeline.config import config_schema
     from pipeline.errors import UsageError
 
     example = _example()
@@ -25,6 +27,8 @@ def init(folder: Path) -> None:
             shutil.copytree(source, folder / part)
         else:
             shutil.copyfile(source, folder / part)
+    (folder / "docs").mkdir(exist_ok=True)  # where deploy.yaml's first line tells editors to look
+    (folder / "docs" / "deploy.schema.json").write_text(json.dumps(config_schema(), indent=2) + "\n")
     click.echo(f"made {folder}; now: cd {folder} && deploy run")
 
 

@@ -40,7 +40,7 @@ class KerasSource:
                 hint="export it as a SavedModel: model.export('folder')",
             )
         self.inputs = tuple(_keras_spec(tensor.name, tensor) for tensor in self._model.inputs)
-        self._output_names = _unique(self._model.output_names)
+        self._output_names = _output_names(self._model)
         self.outputs = tuple(
             _keras_spec(name, tensor) for name, tensor in zip(self._output_names, self._model.outputs, strict=True)
         )
@@ -54,7 +54,10 @@ class KerasSource:
         names, model, output_names = list(specs), self._model, self._output_names
 
         def serve(**tensors: Any) -> dict[str, Any]:
-            structured = keras.tree.pack_sequence_as(model.input, [tensors[name] for name in names])
+            flat = [tensors[name] for name in names]
+            # A Sequential model knows no structure of inputs: it has one.
+            known = None if isinstance(model, keras.Sequential) else model.input
+            structured = flat[0] if known is None else keras.tree.pack_sequence_as(known, flat)
             answers = keras.tree.flatten(model(structured, training=False))
             return dict(zip(output_names, answers, strict=True))
 
@@ -85,5 +88,7 @@ def _keras_spec(name: str, tensor: Any) -> TensorSpec:
     return TensorSpec(name=name, shape=shape, dtype=str(tensor.dtype))
 
 
-def _unique(names: list[str]) -> list[str]:
+def _output_names(model: Any) -> list[str]:
+    # A Sequential model has no `output_names`; its only output is that of its last layer.
+    names = getattr(model, "output_names", None) or [model.layers[-1].name]
     return [name if names.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(names)]

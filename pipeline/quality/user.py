@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from pipeline.errors import InputError
 from pipeline.samples.user_function import call, load_function
 
-from .metrics import Better, MetricScore, Outputs
+from .metrics import Better, MetricScore
+from .metrics import Outputs as NamedOutputs
 
 _HINT = "return a number, one number per sample, or a dict of name -> number"
 
@@ -40,7 +41,7 @@ class UserFunction:
         self._truths: list[NDArray[Any]] = []
         self._count = 0
 
-    def update(self, outputs: Outputs, truth: NDArray[Any] | None) -> None:
+    def update(self, outputs: NamedOutputs, truth: NDArray[Any] | None) -> None:
         self._count += 1
         for name, array in outputs.items():
             # A copy: runtimes hand out views of buffers that the next inference overwrites.
@@ -52,7 +53,7 @@ class UserFunction:
     def result(self) -> dict[str, MetricScore]:
         if not self._count:
             raise ValueError("no sample has been scored")
-        outputs = {name: _stacked(arrays) for name, arrays in self._outputs.items()}
+        outputs = Outputs({name: _stacked(arrays) for name, arrays in self._outputs.items()})
         returned = call(self._path, self._function, outputs, _stacked(self._truths) if self._truths else None)
         named = returned if isinstance(returned, Mapping) else {self._name: returned}
         if not named:
@@ -71,6 +72,13 @@ class UserFunction:
             raise InputError(f"{self._path} returned {scores.min()} for {name!r}", hint="return finite numbers only")
         per_sample = tuple(scores.tolist()) if scores.ndim else ()
         return MetricScore(value=float(scores.mean()), better=self._better, unit=self._unit, per_sample=per_sample)
+
+
+class Outputs(dict[str, Any]):
+    """Output name -> arrays. NumPy would take a plain dict for one object and compute something from that."""
+
+    def __array__(self, *_: object, **__: object) -> NDArray[Any]:
+        raise TypeError(f"outputs is a dict of arrays, not an array: take outputs[{next(iter(self), '')!r}]")
 
 
 def _stacked(arrays: Sequence[NDArray[Any]]) -> NDArray[Any] | list[NDArray[Any]]:

@@ -28,3 +28,6 @@ RECIPES = with_entry_points(
     },
     "edge_deploy.recipes",
 )
+
+# Not run unless deploy.yaml names them.
+OPTIONAL = frozenset({"litert-int8-io-int8", "litert-int8-io-uint8", "onnx-int8-u8s8"})

@@ -79,10 +79,15 @@ def _section(table: Table, console: Console, options: ConsoleOptions) -> RenderR
     yield _widest(table, console, options)
     for note in table.notes:
         yield Text(f"— {printable(note)}", style="dim")
+    reasons: dict[tuple[VerdictKind, str], list[str]] = {}
     for row in table.rows:
         if row.verdict != "pass":
-            sign = (f"{VERDICT_SIGNS[row.verdict]} {printable(row.recipe)}: ", _VERDICT_STYLE[row.verdict])
-            yield Text.assemble(sign, printable(row.reason))
+            reasons.setdefault((row.verdict, row.reason), []).append(row.recipe)
+    for (verdict, reason), recipes in reasons.items():
+        # One cause that stops everything, such as a device that is not there, is said once.
+        who = printable(recipes[0]) if len(recipes) == 1 else f"{len(recipes)} recipes"
+        sign = (f"{VERDICT_SIGNS[verdict]} {who}: ", _VERDICT_STYLE[verdict])
+        yield Text.assemble(sign, printable(reason))
     yield ""
 
 

@@ -32,6 +32,11 @@ class ArrayFile:
                     hint="save an .npz with one array per input",
                 )
             arrays = {names[0]: arrays[""]}
+        truth = spec.truth.array if isinstance(spec.truth, ArrayTruth) else None
+        others = [name for name in arrays if name != truth]
+        if len(names) == 1 and names[0] not in arrays and len(others) == 1:
+            # One input and one array that could be it: frameworks make up input names that nobody knows by heart.
+            arrays = {**arrays, names[0]: arrays[others[0]]}
         self._inputs = {
             name: _named(arrays, name, path, "the model's inputs are " + ", ".join(names)) for name in names
         }

@@ -19,6 +19,7 @@ from pipeline.records import (
     CandidateReport,
     Decision,
     Measured,
+    MetricValue,
     Picture,
     Prepared,
     Pushed,
@@ -182,14 +183,26 @@ def _candidate(
         ops_quantized=artifact.ops_quantized,
         ops_left_float=artifact.ops_left_float,
         fidelity=quality.fidelity,
-        metrics=quality.metrics,
+        metrics=_in_declared_order(context, quality.metrics),
         targets=targets,
         verdict=verdict,
         reason=reason,
         tools=artifact.tools,
+        inputs=artifact.inputs,
+        outputs=artifact.outputs,
         findings=quality.findings,
         pictures=quality.pictures,
     )
+
+
+def _in_declared_order(context: Context, metrics: Mapping[str, MetricValue]) -> dict[str, MetricValue]:
+    """Stored records have their keys sorted; the first metric of deploy.yaml is the one the headline speaks of."""
+    declared = []
+    for metric in context.loaded.config.quality.metrics:
+        named = metric if isinstance(metric, str) else getattr(metric, "name", "") or getattr(metric, "path", "")
+        declared.append(named.rpartition(":")[2])
+    places = {name: place for place, name in enumerate(declared)}
+    return dict(sorted(metrics.items(), key=lambda item: places.get(item[0], len(places))))
 
 
 def _refused(name: str, format: Any, refusal: Refusal, artifact: Artifact | None) -> CandidateReport:

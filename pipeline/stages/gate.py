@@ -14,6 +14,10 @@ from targets.records import Absent, Failed, Measurement
 
 # The device may differ from the host by a step or two where kernels fuse differently (onnxruntime#32132).
 MAX_ANSWER_STEPS = 3.0
+# Two runs of one benchmark process differ by a few percent; medians closer than that are not told apart.
+LEVEL_SHARE = 1.05
+# 1.00 − 0.98 is 0.02 and a bit in binary: a loss of exactly what is allowed is allowed.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +81,7 @@ def _quality_failures(quality: Quality, budgets: Budgets) -> list[str]:
             fidelity = quality.fidelity.get(name) if name in JUDGED_FIDELITY else None
             if fidelity is not None and 1 - fidelity > largest:
                 failures.append(f"{name} {fidelity:.4g} is more than {largest:g} under 1")
-        elif not value.drop <= largest:  # a NaN fails
+        elif not value.drop <= largest + _ROUNDING:  # a NaN fails
             failures.append(f"{name} lost {value.drop:.3g} {value.unit}".rstrip() + f", allowed are {largest:g}")
     return failures
 
@@ -195,13 +199,28 @@ def _cost(evidence: Evidence, objective: Objective) -> float:
 
 
 def _best(passing: Mapping[str, Evidence], objective: Objective) -> str:
-    """The candidate with the least cost. Latencies whose intervals overlap are equal; the smaller file decides then."""
+    """The candidate with the least cost; of those level with it in latency, the smallest file."""
+    level = _level(passing, objective)
+    return min(level, key=lambda recipe: (passing[recipe].artifact.size_bytes, _cost(passing[recipe], objective)))
+
+
+def _level(passing: Mapping[str, Evidence], objective: Objective) -> list[str]:
+    """The best candidate first, then those that noise alone may have put behind it.
+
+    Latencies are level when their intervals overlap and their medians are close; overlap alone would favour a candidate
+    for having been measured badly, because its interval is wide.
+    """
     best = min(passing, key=lambda recipe: (_cost(passing[recipe], objective), passing[recipe].artifact.size_bytes))
     if objective != "latency":
-        return best
+        return [best]
     fastest = _warm(passing[best])
-    level = [recipe for recipe in passing if recipe == best or intervals_overlap(fastest, _warm(passing[recipe]))]
-    return min(level, key=lambda recipe: (passing[recipe].artifact.size_bytes, _cost(passing[recipe], objective)))
+    others = {recipe: _warm(found) for recipe, found in passing.items() if recipe != best}
+    close = [
+        recipe
+        for recipe, warm in others.items()
+        if warm.median <= fastest.median * LEVEL_SHARE and intervals_overlap(fastest, warm)
+    ]
+    return [best, *close]
 
 
 def _best_over_all(
@@ -244,6 +263,12 @@ def _explain(
         return "no candidate is within every budget" + (" on every target" if len(targets) > 1 else "")
     best_at = {"latency": "fastest", "size": "smallest", "memory": "leanest", "energy": "thriftiest", "quality": "best"}
     text = f"{chosen} is the {best_at[objective]} of those that pass"
+    if objective == "latency" and len(targets) == 1:
+        by_recipe = verdicts[targets[0]]
+        passing = {r: found for r, found in evidence[targets[0]].items() if by_recipe[r].verdict == "pass"}
+        level = [recipe for recipe in _level(passing, objective) if recipe != chosen]
+        if level:
+            text = f"{chosen} is the smallest of the fastest: {', '.join(level)} cannot be told from it by latency"
     if not chosen.endswith("-float32"):
         return text
     others = {r: v for r, v in verdicts[targets[0]].items() if not r.endswith("-float32")}

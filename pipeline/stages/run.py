@@ -8,7 +8,7 @@ from pipeline.errors import UsageError, nearest
 from pipeline.exporters import FORMATS
 from pipeline.exporters.detect import SourceKind, detect
 from pipeline.flow import Step
-from pipeline.recipes import RECIPES
+from pipeline.recipes import OPTIONAL, RECIPES
 from pipeline.recipes.recipe import recipe
 from pipeline.records import Format
 from pipeline.stages.calibrate import calibrate_step
@@ -86,7 +86,8 @@ def steps(context: Context, selection: Selection, out: Path) -> tuple[list[Step]
 def _recipes(context: Context, kind: SourceKind, asked: Sequence[str]) -> list[str]:
     declared = context.loaded.config.recipes
     suiting = [name for name in RECIPES if recipe(name).format in FORMATS[kind]]
-    names = list(asked) or list(declared) or suiting
+    # Options change the model's own inputs or are for one kind of CPU: they are to be asked for.
+    names = list(asked) or list(declared) or [name for name in suiting if name not in OPTIONAL]
     for name in names:
         if name not in RECIPES:
             raise UsageError(

@@ -35,6 +35,7 @@ SOURCES = [
     Made("onnx", "net.onnx", {"image": (3, 8, 8)}, {"scores": (1, 5)}),
     Made("keras", "net.keras", {"image": (8, 8, 3)}, {"scores": (1, 5)}, "keras_classifier"),
     Made("keras", "two.keras", {"left": (8,), "right": (6,)}, {"first": (1, 3), "second": (1, 2)}, "keras_two_inputs"),
+    Made("keras", "row.keras", {"image": (8, 8, 3)}, {"scores": (1, 5)}, "keras_sequential"),
     Made("saved_model", "saved", {"given": (8,)}, {"answer": (1, 4)}, "saved_model", "double"),
 ]
 
@@ -149,7 +150,7 @@ def test_a_keras_file_that_cannot_be_used(worker: Worker, tmp_path: Path, job: s
 
 
 def test_a_signature_the_saved_model_has_not(worker: Worker, tmp_path: Path) -> None:
-    made = SOURCES[3]
+    made = SOURCES[-1]
     path = make(worker, made, tmp_path)
     with pytest.raises(InputError, match="has no signature 'predict'; it has: plain, double"):
         prepare(worker, made, path, signature="predict")

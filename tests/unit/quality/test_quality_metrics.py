@@ -344,3 +344,13 @@ def test_values_stand_beside_the_float_sources():
     assert compare(one(1.0, "lower"), one(3.0, "lower"))["m"].drop == -2
     with pytest.raises(InputError, match="m came for only one"):
         compare(one(1.0), {})
+
+
+def test_outputs_taken_for_an_array_are_refused_and_not_guessed(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\ndef f(outputs, truth): return np.argmax(outputs, -1).mean()\n"
+    )
+    metrics = open_metrics(["mine.py:f"], tmp_path)
+    metrics.update("a", {"scores": np.array([[0.1, 0.9]])}, np.array(1))
+    with pytest.raises(InputError, match="take outputs\\['scores'\\]"):
+        metrics.result()

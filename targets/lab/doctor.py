@@ -1,0 +1,70 @@
+"""What a lab needs of this machine, and what of it is missing."""
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from targets.errors import EnvironmentFault
+
+Kind = Literal["ssh", "arm64"]
+
+TITLES: Mapping[Kind, str] = {"ssh": "SSH hosts", "arm64": "ARM64 boards"}
+
+# Program -> the Debian package that has it.
+_PROGRAMS: Mapping[Kind, Mapping[str, str]] = {
+    "ssh": {"/usr/sbin/sshd": "openssh-server", "ip": "iproute2", "nsenter": "util-linux"},
+    "arm64": {
+        "mmdebstrap": "mmdebstrap",
+        "arch-test": "arch-test",
+        "qemu-aarch64-static": "qemu-user-static",
+        "update-binfmts": "binfmt-support",
+    },
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something that is missing, and the remedy."""
+
+    kind: Kind
+    missing: str
+    package: str = ""  # Debian package that brings it; empty: no package does
+
+
+def findings(kind: Kind) -> list[Finding]:
+    """What this machine lacks for devices of a kind; empty when it has all."""
+    if sys.platform != "linux":
+        return [Finding(kind=kind, missing="Linux: devices are made of its namespaces")]
+    found = []
+    if os.geteuid() != 0:
+        found.append(Finding(kind=kind, missing="root: only it may make namespaces and mounts"))
+    if not Path("/proc/self/ns/net").exists():
+        found.append(Finding(kind=kind, missing="network namespaces in this kernel"))
+    for program, package in _PROGRAMS[kind].items():
+        if not shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin"):
+            found.append(Finding(kind=kind, missing=program, package=package))
+    return found
+
+
+def apt_line(found: list[Finding]) -> str:
+    """The one command that installs all that packages can bring; empty when none can."""
+    packages = list(dict.fromkeys(finding.package for finding in found if finding.package))
+    return f"sudo apt-get install --no-install-recommends {' '.join(packages)}" if packages else ""
+
+
+def require(kind: Kind) -> None:
+    """Raises EnvironmentFault naming everything that is missing and how to get it."""
+    found = findings(kind)
+    if not found:
+        return
+    missing = "; ".join(finding.missing for finding in found)
+    hints = [apt_line(found)] if apt_line(found) else []
+    if any(finding.missing.startswith("root") for finding in found):
+        hints.append("run it with sudo")
+    elif sys.platform != "linux":
+        hints.append("use a Linux machine or virtual machine")
+    raise EnvironmentFault(f"this machine cannot run a device lab: missing {missing}", hint="; ".join(hints))

@@ -1,0 +1,166 @@
+"""Start, look at and take down a lab: what the command line and the tests use."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from targets.errors import EnvironmentFault, UsageError
+from targets.lab.boot import SEARCH_PATH
+from targets.lab.doctor import require
+from targets.lab.identity import new_key, write_device_folder
+from targets.lab.state import LabDevice, LabState, ProcessId, lab_folder, load_lab, running_lab
+
+MAX_DEVICES = 250 * 250  # addresses 10.99.x.y with y from 2 to 251
+START_S = 120.0
+_GONE_S = 10.0  # the kernel needs 0.1 s for the processes of 100 devices
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What `lab up` was asked for."""
+
+    ssh: int = 0
+    disk_bytes: int = 256 * 1024 * 1024
+
+
+def up(name: str, wanted: Wanted) -> LabState:
+    """Start a lab; it runs until `down`. Returns when every device listens for SSH.
+
+    Raises EnvironmentFault when it cannot run here, runs already, or a device did not start; UsageError for a name or
+    number that cannot be.
+    """
+    require("ssh")
+    folder = lab_folder(name)
+    devices = plan(wanted)
+    if folder.exists():
+        _refuse_running(name)
+        down(name)  # what a crash has left
+    folder.mkdir(parents=True, mode=0o755)
+    try:
+        authorized = new_key(folder / "identity", f"lab-{name}")
+        for device in devices:
+            write_device_folder(folder / device.name, authorized, {})
+        LabState(name=name, keeper=ProcessId.of(os.getpid()), devices=devices, processes={}).save()
+        _start_keeper(name)
+    except BaseException:
+        down(name)
+        raise
+    return running_lab(name)
+
+
+def plan(wanted: Wanted) -> tuple[LabDevice, ...]:
+    """The devices, with the addresses they will have; raises UsageError."""
+    if not 0 < wanted.ssh <= MAX_DEVICES:
+        raise UsageError(f"a lab has 1 to {MAX_DEVICES} devices", hint="deploy lab up --ssh 3")
+    return tuple(
+        LabDevice(
+            name=f"pi-{index:03d}",
+            kind="ssh",
+            address=f"10.99.{index // 250}.{index % 250 + 2}",
+            port=0,
+            python=sys.executable,
+            disk_bytes=wanted.disk_bytes,
+        )
+        for index in range(wanted.ssh)
+    )
+
+
+def _refuse_running(name: str) -> None:
+    try:
+        running_lab(name)
+    except EnvironmentFault:
+        return
+    raise EnvironmentFault(
+        f"lab {name!r} is running", hint=f"deploy lab down --name {name}, or start another with --name"
+    )
+
+
+def _start_keeper(name: str) -> None:
+    """Start the keeper, apart from this terminal, and wait for its word."""
+    argv = [sys.executable, "-I", "-m", "targets.lab.keeper", name]
+    with (lab_folder(name) / "keeper.log").open("wb") as log:
+        keeper = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, cwd="/", start_new_session=True
+        )
+    assert keeper.stdout
+    with keeper.stdout:
+        said = keeper.stdout.readline().decode("utf-8", "replace").strip()
+    if said == "ready":
+        keeper.returncode = 0  # it outlives us on purpose; nobody is to wait for it
+        return
+    keeper.kill()
+    keeper.wait()
+    log_tail = (lab_folder(name) / "keeper.log").read_text(encoding="utf-8", errors="replace").strip()[-1000:]
+    raise EnvironmentFault(f"the lab did not start: {said or log_tail or 'no reason given'}", hint="deploy lab doctor")
+
+
+def down(name: str) -> None:
+    """End a lab, or clear away what a crash has left of it; nothing of it remains.
+
+    Raises EnvironmentFault without root, when there is no such lab, or when a process of it cannot be killed (it waits
+    for a disk, say).
+    """
+    folder = lab_folder(name)
+    if os.geteuid() != 0:
+        raise EnvironmentFault("only root may end a lab", hint="use sudo")
+    try:
+        lab = load_lab(name)
+    except EnvironmentFault:
+        if not folder.exists():
+            raise
+        shutil.rmtree(folder)  # it never got as far as starting anything
+        return
+    ours = ProcessId.of(os.getpid())  # a lab whose keeper has not registered yet carries the starter's
+    left = [process for process in (lab.keeper, *lab.processes.values()) if process != ours]
+    for process in left:
+        process.signal(signal.SIGKILL)
+    end = time.monotonic() + _GONE_S
+    while left := [process for process in left if not _has_ended(process)]:
+        if time.monotonic() > end:
+            pids = ", ".join(str(process.pid) for process in left)
+            raise EnvironmentFault(f"processes {pids} of lab {name!r} do not end", hint="reboot this machine")
+        time.sleep(0.01)
+    shutil.rmtree(folder)
+
+
+def _has_ended(process: ProcessId) -> bool:
+    with suppress(ChildProcessError):
+        os.waitpid(process.pid, os.WNOHANG)  # when the same program has started the lab
+    return not process.alive()
+
+
+def ask(lab: LabState, request: Mapping[str, Any]) -> Any:
+    """One request to the keeper; raises EnvironmentFault with its reason when it refuses or does not answer."""
+    try:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(START_S)
+            sock.connect(str(lab.folder / "control"))
+            sock.sendall(json.dumps(request).encode() + b"\n")
+            with sock.makefile("rb") as file:
+                reply = json.loads(file.readline())
+    except (OSError, ValueError) as fault:
+        hint = "use sudo" if isinstance(fault, PermissionError) else f"deploy lab down --name {lab.name}"
+        raise EnvironmentFault(f"lab {lab.name!r} does not answer: {fault}", hint=hint) from fault
+    if "error" in reply:
+        raise EnvironmentFault(f"lab {lab.name!r}: {reply['error']}", hint="deploy lab status")
+    return reply["ok"]
+
+
+def command_inside(lab: LabState, name: str, command: Sequence[str]) -> list[str]:
+    """The command line that runs a command as root on a device, without SSH; raises EnvironmentFault, UsageError."""
+    lab.device(name)
+    process = lab.processes.get(name)
+    if process is None or not process.alive():
+        raise EnvironmentFault(f"{name} is not running", hint=f"deploy lab fault {name} reboot starts it again")
+    kinds = ("--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd")
+    environment = (f"PATH={SEARCH_PATH}", "HOME=/root", "TERM=dumb")
+    return ["nsenter", f"--target={process.pid}", *kinds, "--", "env", "-i", *environment, *command]

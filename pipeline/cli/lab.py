@@ -30,15 +30,30 @@ def lab() -> None:
 
 @lab.command()
 @click.option("--ssh", type=click.IntRange(min=0), default=0, metavar="N", help="So many SSH hosts.")
+@click.option("--arm64", type=click.IntRange(min=0), default=0, metavar="N", help="So many emulated ARM64 boards.")
+@click.option(
+    "--profile",
+    "profiles",
+    multiple=True,
+    metavar="BOARD",
+    help="What the boards look like: rpi3, rpi4, rpi5 or jetson; may be repeated.  [default: rpi4]",
+)
 @click.option("--disk", default="256 MB", show_default=True, help="Size of each device's disk, kept in memory.")
 @_name_option
-def up(ssh: int, disk: str, name: str) -> None:
-    """Start a lab and print its targets as a fragment of deploy.yaml. It runs until `deploy lab down`."""
+def up(ssh: int, arm64: int, profiles: tuple[str, ...], disk: str, name: str) -> None:
+    """Start a lab and print its targets as a fragment of deploy.yaml. It runs until `deploy lab down`.
+
+    The first ARM64 board takes a minute or two more: its file system is fetched and kept in ~/.cache/edge-deploy.
+    Latencies of ARM64 boards are those of an emulator, and are labelled so.
+    """
+    from dataclasses import replace
+
     from pipeline.quantities import parse_quantity
     from targets.lab.lab import Wanted
     from targets.lab.lab import up as start
 
-    started = start(name, Wanted(ssh=ssh, disk_bytes=int(parse_quantity(disk, "bytes"))))
+    wanted = Wanted(ssh=ssh, arm64=arm64, disk_bytes=int(parse_quantity(disk, "bytes")))
+    started = start(name, replace(wanted, profiles=profiles) if profiles else wanted)
     _print_fragment(started.target_specs())
     click.echo(f"# deploy run --targets-from {name}      deploy lab down --name {name}")
 

@@ -14,14 +14,14 @@ Kind = Literal["ssh", "arm64"]
 
 TITLES: Mapping[Kind, str] = {"ssh": "SSH hosts", "arm64": "ARM64 boards"}
 
-# Program -> the Debian package that has it.
+# Program or file -> the Debian package that has it.
 _PROGRAMS: Mapping[Kind, Mapping[str, str]] = {
     "ssh": {"/usr/sbin/sshd": "openssh-server", "ip": "iproute2", "nsenter": "util-linux"},
     "arm64": {
         "mmdebstrap": "mmdebstrap",
-        "arch-test": "arch-test",
-        "qemu-aarch64-static": "qemu-user-static",
-        "update-binfmts": "binfmt-support",
+        "apt-get": "apt",
+        "/usr/lib/binfmt.d/qemu-aarch64.conf": "qemu-user-static",
+        "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
     },
 }
 
@@ -45,7 +45,8 @@ def findings(kind: Kind) -> list[Finding]:
     if not Path("/proc/self/ns/net").exists():
         found.append(Finding(kind=kind, missing="network namespaces in this kernel"))
     for program, package in _PROGRAMS[kind].items():
-        if not shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin"):
+        path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+        if not (Path(program).is_file() if program.startswith("/") else shutil.which(program, path=path)):
             found.append(Finding(kind=kind, missing=program, package=package))
     return found
 
@@ -56,12 +57,12 @@ def apt_line(found: list[Finding]) -> str:
     return f"sudo apt-get install --no-install-recommends {' '.join(packages)}" if packages else ""
 
 
-def require(kind: Kind) -> None:
+def require(*kinds: Kind) -> None:
     """Raises EnvironmentFault naming everything that is missing and how to get it."""
-    found = findings(kind)
+    found = [finding for kind in kinds for finding in findings(kind)]
     if not found:
         return
-    missing = "; ".join(finding.missing for finding in found)
+    missing = "; ".join(dict.fromkeys(finding.missing for finding in found))
     hints = [apt_line(found)] if apt_line(found) else []
     if any(finding.missing.startswith("root") for finding in found):
         hints.append("run it with sudo")

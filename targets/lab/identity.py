@@ -50,6 +50,7 @@ def write_device_folder(folder: Path, authorized: str, environment: dict[str, st
     """
     ssh = folder / "ssh"
     ssh.mkdir(parents=True)
+    (folder / "disk").mkdir()  # where a board mounts its own, unseen from outside
     folder.chmod(0o755)
     for name, text in (("passwd", _PASSWD), ("group", _GROUP), ("shadow", _SHADOW)):
         (folder / name).write_text(text, encoding="ascii")

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from targets.lab import namespaces as ns
+from targets.lab.board import boot_board
 from targets.lab.boot import PREFIX_BITS, Machine, boot_ssh_host, run_ip
 from targets.lab.forwarder import Link, listening_socket
 from targets.lab.identity import known_hosts
+from targets.lab.profiles import profile
 from targets.lab.state import LabDevice, LabState, ProcessId, load_lab
 
 HUB_ADDRESS = "10.99.255.254"
@@ -101,6 +103,8 @@ class Keeper:
                 machine = Machine(
                     hostname=device.name, address=device.address, folder=folder, disk_bytes=device.disk_bytes
                 )
+                if device.kind == "arm64":
+                    boot_board(machine, profile(device.profile), Path(self.lab.tree))
                 boot_ssh_host(machine)
         except BaseException as fault:
             os.write(2, f"boot: {type(fault).__name__}: {fault}\n".encode())

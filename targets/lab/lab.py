@@ -11,13 +11,18 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import cycle, islice
 from typing import Any
 
 from targets.errors import EnvironmentFault, UsageError
+from targets.lab.board import ensure_emulation
 from targets.lab.boot import SEARCH_PATH
 from targets.lab.doctor import require
 from targets.lab.identity import new_key, write_device_folder
+from targets.lab.profiles import DEFAULT as DEFAULT_PROFILE
+from targets.lab.profiles import environment, profile
 from targets.lab.state import LabDevice, LabState, ProcessId, lab_folder, load_lab, running_lab
+from targets.lab.tree import ensure_tree, interpreter
 
 MAX_DEVICES = 250 * 250  # addresses 10.99.x.y with y from 2 to 251
 START_S = 120.0
@@ -29,6 +34,8 @@ class Wanted:
     """What `lab up` was asked for."""
 
     ssh: int = 0
+    arm64: int = 0
+    profiles: tuple[str, ...] = (DEFAULT_PROFILE,)  # of the boards, taken in turn
     disk_bytes: int = 256 * 1024 * 1024
 
 
@@ -38,18 +45,23 @@ def up(name: str, wanted: Wanted) -> LabState:
     Raises EnvironmentFault when it cannot run here, runs already, or a device did not start; UsageError for a name or
     number that cannot be.
     """
-    require("ssh")
+    require("ssh", *(("arm64",) if wanted.arm64 else ()))
     folder = lab_folder(name)
     devices = plan(wanted)
     if folder.exists():
         _refuse_running(name)
         down(name)  # what a crash has left
+    tree = ""
+    if wanted.arm64:
+        ensure_emulation()
+        tree = str(ensure_tree())
     folder.mkdir(parents=True, mode=0o755)
     try:
         authorized = new_key(folder / "identity", f"lab-{name}")
         for device in devices:
-            write_device_folder(folder / device.name, authorized, {})
-        LabState(name=name, keeper=ProcessId.of(os.getpid()), devices=devices, processes={}).save()
+            write_device_folder(folder / device.name, authorized, _emulation(device))
+        ours = ProcessId.of(os.getpid())  # until the keeper writes its own
+        LabState(name=name, keeper=ours, devices=devices, processes={}, tree=tree).save()
         _start_keeper(name)
     except BaseException:
         down(name)
@@ -59,19 +71,31 @@ def up(name: str, wanted: Wanted) -> LabState:
 
 def plan(wanted: Wanted) -> tuple[LabDevice, ...]:
     """The devices, with the addresses they will have; raises UsageError."""
-    if not 0 < wanted.ssh <= MAX_DEVICES:
+    if not 0 < wanted.ssh + wanted.arm64 <= MAX_DEVICES:
         raise UsageError(f"a lab has 1 to {MAX_DEVICES} devices", hint="deploy lab up --ssh 3")
-    return tuple(
-        LabDevice(
-            name=f"pi-{index:03d}",
-            kind="ssh",
-            address=f"10.99.{index // 250}.{index % 250 + 2}",
-            port=0,
-            python=sys.executable,
-            disk_bytes=wanted.disk_bytes,
+    boards = [""] * wanted.ssh
+    boards += islice(cycle(wanted.profiles), wanted.arm64)
+    devices = []
+    for index, board in enumerate(boards):
+        if board:
+            profile(board)  # refuses one that there is not
+        devices.append(
+            LabDevice(
+                name=f"{board}-{index - wanted.ssh}" if board else f"pi-{index:03d}",
+                kind="arm64" if board else "ssh",
+                address=f"10.99.{index // 250}.{index % 250 + 2}",
+                port=0,  # the keeper takes a free one
+                python=interpreter() if board else sys.executable,
+                disk_bytes=wanted.disk_bytes,
+                profile=board,
+            )
         )
-        for index in range(wanted.ssh)
-    )
+    return tuple(devices)
+
+
+def _emulation(device: LabDevice) -> dict[str, str]:
+    """What every program on the device must find in its environment."""
+    return environment(profile(device.profile)) if device.profile else {}
 
 
 def _refuse_running(name: str) -> None:
@@ -157,10 +181,11 @@ def ask(lab: LabState, request: Mapping[str, Any]) -> Any:
 
 def command_inside(lab: LabState, name: str, command: Sequence[str]) -> list[str]:
     """The command line that runs a command as root on a device, without SSH; raises EnvironmentFault, UsageError."""
-    lab.device(name)
+    device = lab.device(name)
     process = lab.processes.get(name)
     if process is None or not process.alive():
         raise EnvironmentFault(f"{name} is not running", hint=f"deploy lab fault {name} reboot starts it again")
     kinds = ("--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd")
-    environment = (f"PATH={SEARCH_PATH}", "HOME=/root", "TERM=dumb")
-    return ["nsenter", f"--target={process.pid}", *kinds, "--", "env", "-i", *environment, *command]
+    variables = {"PATH": SEARCH_PATH, "HOME": "/root", "TERM": "dumb", **_emulation(device)}
+    pairs = [f"{key}={value}" for key, value in variables.items()]
+    return ["nsenter", f"--target={process.pid}", *kinds, "--", "/usr/bin/env", "-i", *pairs, *command]

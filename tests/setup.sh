@@ -5,12 +5,8 @@ set -euo pipefail
 missing=()
 [ -x /usr/sbin/sshd ] || missing+=(openssh-server)
 command -v ip >/dev/null || missing+=(iproute2)
-command -v iptables >/dev/null || missing+=(iptables)
-command -v qemu-aarch64-static >/dev/null || missing+=(qemu-user-static)
-command -v update-binfmts >/dev/null || missing+=(binfmt-support)
+[ -e /usr/lib/binfmt.d/qemu-aarch64.conf ] || missing+=(qemu-user-static)
 command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
-command -v arch-test >/dev/null || missing+=(arch-test)
-command -v zstd >/dev/null || missing+=(zstd)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v chromedriver >/dev/null || missing+=(chromium-driver)
 [ ${#missing[@]} = 0 ] && exit 0

@@ -1,4 +1,4 @@
-"""`deploy lab up | status | exec | down | doctor`."""
+"""`deploy lab up | status | exec | fault | down | doctor`."""
 
 import json
 import sys
@@ -107,6 +107,37 @@ def execute(name: str, device: str, command: tuple[str, ...]) -> None:
 
     done = subprocess.run(command_inside(running_lab(name), device, command), check=False)
     raise click.exceptions.Exit(done.returncode if done.returncode >= 0 else 128 - done.returncode)
+
+
+@lab.command()
+@_name_option
+@click.argument("device", required=False)
+@click.argument("fault", required=False, metavar="[FAULT[=VALUE]]")
+def fault(name: str, device: str | None, fault: str | None) -> None:
+    """Make FAULT on DEVICE, such as `cut-after=4MB`, or on every device with `all`. Without arguments: list them.
+
+    `restore` mends everything but lost data.
+    """
+    from pipeline.errors import UsageError
+    from pipeline.quantities import parse_quantity
+    from targets.lab.faults import FAULTS, inflict
+    from targets.lab.state import running_lab
+
+    if device is None:
+        for key, row in FAULTS.items():
+            suffix = {"bytes": "=BYTES", "s": "=SECONDS", "": ""}[row.dimension]
+            click.echo(f"{key + suffix:<24} {row.says}")
+        return
+    if fault is None:
+        raise UsageError("what should go wrong?", hint=f"one of {', '.join(FAULTS)}")
+    kind, given, text = fault.partition("=")
+    dimension = FAULTS[kind].dimension if kind in FAULTS else ""
+    value = parse_quantity(text, dimension) if given and dimension else None
+    if given and kind in FAULTS and not dimension:
+        raise UsageError(f"{kind} takes no value", hint=f"deploy lab fault {device} {kind}")
+    found = running_lab(name)
+    for each in [one.name for one in found.devices] if device == "all" else [device]:
+        inflict(found, each, kind, value)
 
 
 @lab.command()

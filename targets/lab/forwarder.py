@@ -24,11 +24,22 @@ _ABORT = struct.pack("ii", 1, 0)  # linger for 0 s: close() sends a reset
 
 def listening_socket() -> socket.socket:
     """A free loopback port, held for as long as the lab lives."""
-    sock = socket.socket()
-    sock.bind((LOOPBACK, 0))
-    sock.listen(BACKLOG)
-    sock.setblocking(False)
-    return sock
+    while True:
+        with socket.socket() as scout:
+            scout.bind((LOOPBACK, 0))
+            place = scout.getsockname()
+        sock = socket.socket()
+        # To listen again while connections of before are still closing.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            # By number: the kernel takes a port that it chose itself back as soon as its socket stops listening.
+            sock.bind(place)
+        except OSError:  # somebody was faster
+            sock.close()
+            continue
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+        return sock
 
 
 def drop_packets(sock: socket.socket, dropping: bool) -> None:

@@ -1,6 +1,7 @@
 """Accounts, keys and sshd's configuration of a lab: what is written before anything starts."""
 
 import os
+import shutil
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -59,7 +60,9 @@ def write_device_folder(folder: Path, authorized: str, environment: dict[str, st
     pairs = " ".join(f"{name}={value}" for name, value in environment.items())
     (ssh / "sshd_config").write_text(_SSHD_CONFIG + (f"SetEnv {pairs}\n" if pairs else ""), encoding="ascii")
     (ssh / "authorized_keys").write_text(authorized + "\n", encoding="ascii")
-    return new_key(ssh / "ssh_host_ed25519_key", folder.name)
+    public = new_key(folder / "host_key", folder.name)
+    shutil.copy2(folder / "host_key", ssh / "ssh_host_ed25519_key")  # the device may change its own
+    return public
 
 
 def known_hosts(ports: dict[str, int], host_keys: dict[str, str]) -> str:

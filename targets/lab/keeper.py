@@ -48,7 +48,7 @@ class Keeper:
         ports = {name: listener.getsockname()[1] for name, listener in listeners.items()}
         devices = tuple(replace(device, port=ports[device.name]) for device in self.lab.devices)
         self.lab = replace(self.lab, devices=devices, keeper=ProcessId.of(os.getpid()))
-        keys = {name: (self.lab.folder / name / "ssh/ssh_host_ed25519_key.pub").read_text() for name in ports}
+        keys = {name: (self.lab.folder / name / "host_key.pub").read_text() for name in ports}
         lines = known_hosts(ports, {name: " ".join(key.split()[:2]) for name, key in keys.items()})
         (self.lab.folder / "known_hosts").write_text(lines, encoding="ascii")
         self.lab.save()

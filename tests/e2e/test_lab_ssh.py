@@ -8,10 +8,12 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from labs import all_namespaces, lab_namespaces, remains, require_lab, running, surroundings
+from ruamel.yaml import YAML
 from tiny_models import digest_of, onnx_bundle, tflite_bundle
 
 from targets.device import connect
@@ -93,8 +95,6 @@ def test_each_host_has_a_key_of_its_own(lab: LabState, tmp_path: Path) -> None:
     lines = Path(first.known_hosts).read_text()
     wrong = tmp_path / "known_hosts"
     wrong.write_text(lines.replace(f"]:{first.port} ", "]:1 ").replace(f"]:{second.port} ", f"]:{first.port} "))
-    from dataclasses import replace
-
     with pytest.raises(HostKeyRejected):
         connect(replace(first, known_hosts=str(wrong)), state=tmp_path)
 
@@ -160,8 +160,6 @@ def test_two_labs_live_side_by_side(lab: LabState, name: str, tmp_path: Path) ->
 
 
 def test_the_command_line_from_up_to_down(name: str) -> None:
-    from ruamel.yaml import YAML
-
     started = deploy("lab", "up", "--ssh", "2", "--disk", "20 MB", "--name", name)
     try:
         assert started.returncode == 0, started.stderr

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import signal
 import sys
 from collections.abc import Coroutine, Mapping
@@ -27,6 +28,7 @@ HUB_ADDRESS = "10.99.255.254"
 # Longest a device may take from its start to the moment its sshd listens; an emulated one needs about a second.
 START_S = 30.0
 _POLL_S = 0.02
+DEVICE_FILES = (1024, 4096)  # open files of a device's programs, as Debian sets it
 
 
 class Keeper:
@@ -92,6 +94,7 @@ class Keeper:
             ns.end_with_parent()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            resource.setrlimit(resource.RLIMIT_NOFILE, DEVICE_FILES)
             os.setsid()
             log = os.open(self.lab.folder / f"{device.name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             for number in (1, 2):
@@ -226,6 +229,8 @@ def listens(pid: int) -> bool:
 
 def main() -> None:
     os.umask(0o022)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two for every connection
     keeper = Keeper(load_lab(sys.argv[1]))
     try:
         keeper.open_network()

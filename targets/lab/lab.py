@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import cycle, islice
+from pathlib import Path
 from typing import Any
 
 from targets.errors import EnvironmentFault, UsageError
@@ -24,7 +25,7 @@ from targets.lab.profiles import environment, profile
 from targets.lab.state import LabDevice, LabState, ProcessId, lab_folder, load_lab, running_lab
 from targets.lab.tree import ensure_tree, interpreter
 
-MAX_DEVICES = 250 * 250  # addresses 10.99.x.y with y from 2 to 251
+MAX_DEVICES = 1000  # a bridge has 1024 ports
 START_S = 120.0
 _GONE_S = 10.0  # the kernel needs 0.1 s for the processes of 100 devices
 
@@ -55,9 +56,13 @@ def up(name: str, wanted: Wanted) -> LabState:
     if wanted.arm64:
         ensure_emulation()
         tree = str(ensure_tree())
-    folder.mkdir(parents=True, mode=0o755)
+    try:
+        folder.mkdir(parents=True, mode=0o755)
+    except FileExistsError:
+        raise EnvironmentFault(f"lab {name!r} is just being started", hint="start another with --name") from None
     try:
         authorized = new_key(folder / "identity", f"lab-{name}")
+        _give_to_user(folder / "identity")
         for device in devices:
             write_device_folder(folder / device.name, authorized, _emulation(device))
         ours = ProcessId.of(os.getpid())  # until the keeper writes its own
@@ -67,6 +72,12 @@ def up(name: str, wanted: Wanted) -> LabState:
         down(name)
         raise
     return running_lab(name)
+
+
+def _give_to_user(identity: Path) -> None:
+    """Let who called sudo log in as well, or only root could run `deploy run --targets-from`."""
+    if user := os.environ.get("SUDO_UID"):
+        os.chown(identity, int(user), int(os.environ.get("SUDO_GID", user)))
 
 
 def plan(wanted: Wanted) -> tuple[LabDevice, ...]:

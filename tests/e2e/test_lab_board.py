@@ -15,8 +15,9 @@ from projects import project
 from tiny_models import Bundle, digest_of, onnx_bundle, tflite_bundle
 
 from targets.device import Device, connect
-from targets.errors import UsageError
+from targets.errors import AuthRefused, DiskFull, HostKeyRejected, ReadOnly, Unreachable, UsageError
 from targets.lab.board import ensure_emulation
+from targets.lab.faults import inflict
 from targets.lab.lab import Wanted, command_inside, down, plan
 from targets.lab.profiles import profiles
 from targets.lab.state import LabState
@@ -124,6 +125,24 @@ def test_a_board_is_administered_like_one(lab: LabState) -> None:
     assert not (Path(lab.tree) / "etc/mine").exists()
     others = inside(lab, board(lab, "rpi5").name, "ls", "/etc")
     assert "mine" not in others.split()
+
+
+def test_faults_of_the_device_itself(lab: LabState, tmp_path: Path) -> None:
+    name = board(lab, "rpi3").name
+    spec = replace(board(lab, "rpi3"), connect_timeout_s=3.0)
+    bundle = tflite_bundle(tmp_path / "model")
+    for fault, kind in (("full", DiskFull), ("readonly", ReadOnly), ("auth", AuthRefused), ("hang", Unreachable)):
+        inflict(lab, name, fault)
+        with pytest.raises(kind), connect(spec, state=tmp_path) as device:
+            device.push(bundle.model, digest_of(bundle.model))
+        inflict(lab, name, "restore")
+    inflict(lab, name, "hostkey")
+    time.sleep(1.5)  # sshd starts itself again
+    with pytest.raises(HostKeyRejected):
+        connect(spec, state=tmp_path)
+    inflict(lab, name, "reboot", 0.1)  # the disk is new, and with it the key
+    with connect(spec, state=tmp_path) as device:
+        assert device.push(bundle.model, digest_of(bundle.model))
 
 
 def test_nothing_is_left_of_boards() -> None:

@@ -35,7 +35,11 @@ def network(machine: Machine) -> None:
     """Configure loopback and the link that the keeper has put here."""
     lines = ["link set lo up", f"addr add {machine.address}/{PREFIX_BITS} dev eth0", "link set eth0 up"]
     run_ip(lines)
-    # A dead device's unanswered connections would keep its network namespace for minutes.
+    forget_dead_connections()
+
+
+def forget_dead_connections() -> None:
+    """Connections that nobody owns or answers any more would keep this network namespace for minutes."""
     Path("/proc/sys/net/ipv4/tcp_orphan_retries").write_text("1", encoding="ascii")
 
 

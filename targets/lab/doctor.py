@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ TITLES: Mapping[Kind, str] = {"ssh": "SSH hosts", "arm64": "ARM64 boards"}
 
 # Program or file -> the Debian package that has it.
 _PROGRAMS: Mapping[Kind, Mapping[str, str]] = {
-    "ssh": {"/usr/sbin/sshd": "openssh-server", "ip": "iproute2", "nsenter": "util-linux"},
+    "ssh": {"/usr/sbin/sshd": "openssh-server", "ip": "iproute2", "nsenter": "util-linux", "unshare": "util-linux"},
     "arm64": {
         "mmdebstrap": "mmdebstrap",
         "apt-get": "apt",
@@ -42,13 +43,22 @@ def findings(kind: Kind) -> list[Finding]:
     found = []
     if os.geteuid() != 0:
         found.append(Finding(kind=kind, missing="root: only it may make namespaces and mounts"))
-    if not Path("/proc/self/ns/net").exists():
-        found.append(Finding(kind=kind, missing="network namespaces in this kernel"))
+    elif not _may_make_namespaces():
+        found.append(Finding(kind=kind, missing="the right to make namespaces (a container needs --privileged)"))
     for program, package in _PROGRAMS[kind].items():
         path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
         if not (Path(program).is_file() if program.startswith("/") else shutil.which(program, path=path)):
             found.append(Finding(kind=kind, missing=program, package=package))
     return found
+
+
+def _may_make_namespaces() -> bool:
+    """Root of an ordinary container may not, and only trying tells."""
+    try:
+        trial = ["unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "true"]
+        return subprocess.run(trial, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return True  # what is missing is a program, of a package that is named anyhow
 
 
 def apt_line(found: list[Finding]) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from targets.lab import namespaces as ns
 from targets.lab.board import boot_board
-from targets.lab.boot import PREFIX_BITS, Machine, boot_ssh_host, run_ip
+from targets.lab.boot import PREFIX_BITS, Machine, boot_ssh_host, forget_dead_connections, run_ip
 from targets.lab.forwarder import Link, listening_socket
 from targets.lab.identity import known_hosts
 from targets.lab.profiles import profile
@@ -44,6 +44,7 @@ class Keeper:
         """Take loopback ports here, then go where the devices are: a network without a way out."""
         listeners = {device.name: listening_socket() for device in self.lab.devices}
         ns.unshare(ns.NEW_NET)
+        forget_dead_connections()
         run_ip(["link set lo up", "link add br0 type bridge", f"addr add {HUB_ADDRESS}/{PREFIX_BITS} dev br0"])
         run_ip(["link set br0 up"])
         self.links = {device.name: Link(listeners[device.name], device.address) for device in self.lab.devices}

@@ -26,6 +26,19 @@ def test_one_line_installs_everything_that_is_missing(tmp_path: Path) -> None:
     assert "apt-get install" in hints[0] and "util-linux" in hints[0] and "mmdebstrap" in hints[0]
 
 
+def test_without_root_it_refuses_and_says_so() -> None:
+    """Imports first: an ordinary user may not even see the folder of this interpreter."""
+    script = (
+        "import os\nfrom pipeline.cli import lab, main\nfrom targets.lab import lab as _\n"
+        "import pipeline.quantities\nos.geteuid() or os.seteuid(65534)\nmain.main()"
+    )
+    argv = [sys.executable, "-c", script, "lab", "up", "--ssh", "1", "--name", "test-refused"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert "missing root" in done.stderr and "sudo" in done.stderr
+    assert not lab_folder("test-refused").exists()
+
+
 def test_packages_are_named_once_and_what_no_package_brings_not_at_all() -> None:
     found = [Finding(kind="ssh", missing=name, package="iproute2") for name in ("ip", "tc")]
     assert apt_line(found) == "sudo apt-get install --no-install-recommends iproute2"

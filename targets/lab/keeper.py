@@ -58,7 +58,9 @@ class Keeper:
 
     def start(self, devices: tuple[LabDevice, ...]) -> None:
         """Start devices; they listen a moment later. One `ip` lays all cables: starting it costs more than its work."""
-        waiting = {device.name: self._fork(device) for device in devices}
+        waiting: dict[str, tuple[int, int, int]] = {}
+        for device in devices:
+            waiting[device.name] = self._fork(device, [fd for _, *pipes in waiting.values() for fd in pipes])
         for pid, ready, _ in waiting.values():
             if os.read(ready, 1) != b"1":
                 raise OSError(f"a device could not enter namespaces of its own (process {pid})")
@@ -76,13 +78,19 @@ class Keeper:
         self.lab = replace(self.lab, processes={**self.lab.processes, **processes})
         self.lab.save()
 
-    def _fork(self, device: LabDevice) -> tuple[int, int, int]:
-        """A new device's first process, waiting for its cable: (pid, pipe saying "ready", pipe taking "go")."""
+    def _fork(self, device: LabDevice, pipes: list[int]) -> tuple[int, int, int]:
+        """A new device's first process, waiting for its cable: (pid, pipe saying "ready", pipe taking "go").
+
+        `pipes` are the keeper's ends for others. No child may keep one: it is by their end that a child learns of a
+        keeper that was killed before `end_with_parent` could take effect.
+        """
         ready, say_ready = os.pipe()
         wait, go = os.pipe()
         ns.unshare(ns.NEW_PID)
         pid = os.fork()
         if pid == 0:
+            for number in (*pipes, ready, go):
+                os.close(number)
             self._become(device, say_ready, wait)
         ns.enter_own_pid_namespace()
         os.close(say_ready)

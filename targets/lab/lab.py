@@ -27,6 +27,7 @@ from targets.lab.tree import ensure_tree, interpreter
 
 MAX_DEVICES = 1000  # a bridge has 1024 ports
 START_S = 120.0
+_REGISTERED_S = 1.5  # a keeper takes 0.1 s to its first note in lab.json
 _GONE_S = 10.0  # the kernel needs 0.1 s for the processes of 100 devices
 
 
@@ -147,14 +148,14 @@ def down(name: str) -> None:
     folder = lab_folder(name)
     if os.geteuid() != 0:
         raise EnvironmentFault("only root may end a lab", hint="use sudo")
+    ours = ProcessId.of(os.getpid())
     try:
-        lab = load_lab(name)
+        lab = _settled(name, ours)
     except EnvironmentFault:
         if not folder.exists():
             raise
         shutil.rmtree(folder)  # it never got as far as starting anything
         return
-    ours = ProcessId.of(os.getpid())  # a lab whose keeper has not registered yet carries the starter's
     left = [process for process in (lab.keeper, *lab.processes.values()) if process != ours]
     for process in left:
         process.signal(signal.SIGKILL)
@@ -165,6 +166,15 @@ def down(name: str) -> None:
             raise EnvironmentFault(f"processes {pids} of lab {name!r} do not end", hint="reboot this machine")
         time.sleep(0.01)
     shutil.rmtree(folder)
+
+
+def _settled(name: str, ours: ProcessId) -> LabState:
+    """The lab, with its keeper registered if one is only just starting: its starter may have been killed meanwhile."""
+    lab, end = load_lab(name), time.monotonic() + _REGISTERED_S
+    while lab.keeper != ours and not lab.devices[0].port and time.monotonic() < end:
+        time.sleep(0.02)
+        lab = load_lab(name)
+    return lab
 
 
 def _has_ended(process: ProcessId) -> bool:

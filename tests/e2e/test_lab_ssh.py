@@ -19,7 +19,7 @@ from tiny_models import digest_of, onnx_bundle, tflite_bundle
 from targets.device import connect
 from targets.errors import DiskFull, EnvironmentFault, HostKeyRejected, UsageError
 from targets.lab.lab import Wanted, command_inside, down, up
-from targets.lab.state import LabState, load_lab
+from targets.lab.state import LabState, lab_folder, load_lab
 
 pytestmark = pytest.mark.usefixtures("capable")
 _DISK_BYTES = 32_000_000
@@ -184,3 +184,18 @@ def test_names_that_cannot_be_are_refused() -> None:
             up(wrong, Wanted(ssh=1))
     with pytest.raises(UsageError):
         up("test-none", Wanted())
+
+
+@pytest.mark.parametrize("after_s", [0.3, 0.6, 0.9, 1.2])
+def test_a_start_killed_at_any_moment_leaves_nothing_after_down(name: str, after_s: float) -> None:
+    before = surroundings()
+    argv = [sys.executable, "-m", "pipeline.cli.main", "lab", "up", "--ssh", "30", "--name", name]
+    starting = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(after_s)
+    starting.kill()
+    starting.wait()
+    if lab_folder(name).exists():
+        made = lab_namespaces(name) if (lab_folder(name) / "lab.json").exists() else set()
+        down(name)
+        assert remains(name, made) == []
+    assert surroundings() == before

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
@@ -27,6 +27,7 @@ class LoadedConfig(BaseModel):
     path: Path
     config: Config
     budgets_as_written: dict[str, str]
+    other_targets: tuple[TargetSpec, ...] = ()
 
     @property
     def base(self) -> Path:
@@ -35,7 +36,13 @@ class LoadedConfig(BaseModel):
 
     def target_specs(self) -> tuple[TargetSpec, ...]:
         """The targets as the `targets` package wants them."""
+        if self.other_targets:
+            return self.other_targets
         return tuple(_spec(name, target, self.base) for name, target in self.config.targets.items())
+
+    def with_targets(self, specs: tuple[TargetSpec, ...]) -> Self:
+        """The same configuration for other devices."""
+        return self.model_copy(update={"other_targets": specs})
 
 
 def load_config(path: Path) -> LoadedConfig:

@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# Install what the tests need beside Python: a real sshd and a real browser. Without root it only says what is missing;
-# tests that need it are then skipped with the reason (in CI they fail).
+# Install what the tests need beside Python: a real sshd, a real browser and the programs of the device lab. Without root
+# it only says what is missing; tests that need it are then skipped with the reason (in CI they fail).
 set -euo pipefail
 missing=()
 [ -x /usr/sbin/sshd ] || missing+=(openssh-server)
+command -v ip >/dev/null || missing+=(iproute2)
+[ -e /usr/lib/binfmt.d/qemu-aarch64.conf ] || missing+=(qemu-user-static)
+command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v chromedriver >/dev/null || missing+=(chromium-driver)
 [ ${#missing[@]} = 0 ] && exit 0

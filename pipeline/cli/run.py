@@ -36,6 +36,12 @@ _EXIT_CODES = {"pass": 0, "fail": 1, "device-error": 3, "inconclusive": 4}
 @click.option("--from", "start", type=click.Choice(STAGES), help="Do this stage and all after it again.")
 @click.option("--target", "targets", multiple=True, metavar="NAME", help="Only this target; may be repeated.")
 @click.option("--recipe", "recipes", multiple=True, metavar="NAME", help="Only this recipe; may be repeated.")
+@click.option(
+    "--targets-from",
+    "lab",
+    metavar="LAB",
+    help="Use the devices of a running lab (`deploy lab up`) instead of the configuration's targets.",
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be done and what is kept from earlier runs.")
 @json_option
 def run(
@@ -45,6 +51,7 @@ def run(
     start: str | None,
     targets: tuple[str, ...],
     recipes: tuple[str, ...],
+    lab: str | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -62,6 +69,10 @@ def run(
     from pipeline.worker import Worker
 
     loaded = load_config(config)
+    if lab is not None:
+        from targets.lab.state import running_lab
+
+        loaded = loaded.with_targets(running_lab(lab).target_specs())
     store = Store(state_folder(config, state))
     forced = forced_stages(start)
     with Worker() as worker:

@@ -31,7 +31,9 @@ def imported(*arguments: str) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("run", "--help")], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("--version",), ("run", "--help"), ("lab", "up", "--help")], ids=" ".join
+)
 def test_nothing_heavy_is_imported(arguments: tuple[str, ...]) -> None:
     found = imported(*arguments)
     assert "click" in found  # else nothing was read

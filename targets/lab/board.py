@@ -1,0 +1,90 @@
+"""What the first process of an ARM64 board does before it becomes an emulated sshd, and what emulation needs."""
+
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+from targets.errors import EnvironmentFault
+from targets.lab import namespaces as ns
+from targets.lab.boot import PI_ID, Machine, become_sshd, network
+from targets.lab.profiles import Profile, cpuinfo, environment, write_sys
+
+_BINFMT = Path("/proc/sys/fs/binfmt_misc")
+_RULE = Path("/usr/lib/binfmt.d/qemu-aarch64.conf")
+_DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
+
+
+def ensure_emulation() -> None:
+    """Let the kernel run ARM64 programs by qemu-user, where that is not set up yet; needs root.
+
+    The rule carries the flag F: the kernel holds the emulator open, so a board's file system need not contain it.
+    Raises EnvironmentFault.
+    """
+    try:
+        if not (_BINFMT / "register").exists():
+            ns.mount("binfmt_misc", _BINFMT, "binfmt_misc")
+        if not (_BINFMT / "qemu-aarch64").exists():
+            (_BINFMT / "register").write_bytes(_RULE.read_bytes())
+    except OSError as fault:
+        raise EnvironmentFault(
+            f"ARM64 programs cannot run here: {fault}", hint="apt-get install --no-install-recommends qemu-user-static"
+        ) from fault
+
+
+def boot_board(machine: Machine, board: Profile, tree: Path) -> None:
+    """Become an emulated ARM64 board: the tree below a writable layer in memory, with a /proc and /sys of its own."""
+    socket.sethostname(machine.hostname)
+    ns.mount("none", "/", flags=ns.RECURSIVE | ns.PRIVATE)
+    ns.mount("proc", "/proc", "proc")
+    network(machine)  # with this machine's `ip`; an emulated one is slower
+    disk = machine.folder / "disk"
+    ns.mount("tmpfs", disk, "tmpfs", options=f"mode=755,size={machine.disk_bytes}")
+    for name in ("upper", "work", "root"):
+        (disk / name).mkdir()
+    root = disk / "root"
+    ns.mount("overlay", root, "overlay", options=f"lowerdir={tree},upperdir={disk}/upper,workdir={disk}/work")
+    _write_etc(machine, root)
+    if board["firmware"]:
+        shutil.copy(Path(__file__).with_name(f"{board['firmware']}.sh"), root / "usr/bin" / board["firmware"])
+        (root / "usr/bin" / board["firmware"]).chmod(0o755)
+    _mount_kernel_folders(root, board)
+    os.chdir(root)
+    Path(".machine").mkdir()
+    subprocess.run(["pivot_root", ".", ".machine"], check=True, close_fds=False)
+    os.chdir("/")
+    ns.detach("/.machine")
+    Path("/.machine").rmdir()
+    become_sshd(environment(board))
+
+
+def _write_etc(machine: Machine, root: Path) -> None:
+    for name in ("passwd", "group", "shadow"):
+        shutil.copy(machine.folder / name, root / "etc" / name)
+    shutil.copytree(machine.folder / "ssh", root / "etc/ssh", dirs_exist_ok=True)
+    (root / "etc/hostname").write_text(machine.hostname + "\n", encoding="ascii")
+    (root / "etc/hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {machine.hostname}\n", encoding="ascii")
+    home = root / "home/pi"
+    home.mkdir(mode=0o755)
+    os.chown(home, PI_ID, PI_ID)
+
+
+def _mount_kernel_folders(root: Path, board: Profile) -> None:
+    for name in ("run", "dev", "sys"):
+        size = "size=16m"
+        ns.mount("tmpfs", root / name, "tmpfs", ns.NO_SUID, f"mode=755,{size}")
+    (root / "run/sshd").mkdir(mode=0o755)
+    write_sys(board, root / "sys")
+    ns.mount("proc", root / "proc", "proc")
+    (root / "run/cpuinfo").write_text(cpuinfo(board), encoding="ascii")
+    ns.bind(root / "run/cpuinfo", root / "proc/cpuinfo")
+    for name, (major, minor) in _DEVICES.items():
+        os.mknod(root / "dev" / name, 0o020666, os.makedev(major, minor))
+        (root / "dev" / name).chmod(0o666)
+    for name in ("pts", "shm"):
+        (root / "dev" / name).mkdir()
+    ns.mount("devpts", root / "dev/pts", "devpts", options="newinstance,ptmxmode=0666,mode=620,gid=5")
+    ns.mount("tmpfs", root / "dev/shm", "tmpfs", options="mode=1777,size=64m")
+    (root / "dev/ptmx").symlink_to("pts/ptmx")
+    (root / "dev/fd").symlink_to("/proc/self/fd")

@@ -1,0 +1,81 @@
+"""What a lab needs of this machine, and what of it is missing."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from targets.errors import EnvironmentFault
+
+Kind = Literal["ssh", "arm64"]
+
+TITLES: Mapping[Kind, str] = {"ssh": "SSH hosts", "arm64": "ARM64 boards"}
+
+# Program or file -> the Debian package that has it.
+_PROGRAMS: Mapping[Kind, Mapping[str, str]] = {
+    "ssh": {"/usr/sbin/sshd": "openssh-server", "ip": "iproute2", "nsenter": "util-linux", "unshare": "util-linux"},
+    "arm64": {
+        "mmdebstrap": "mmdebstrap",
+        "apt-get": "apt",
+        "/usr/lib/binfmt.d/qemu-aarch64.conf": "qemu-user-static",
+        "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
+    },
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something that is missing, and the remedy."""
+
+    kind: Kind
+    missing: str
+    package: str = ""  # Debian package that brings it; empty: no package does
+
+
+def findings(kind: Kind) -> list[Finding]:
+    """What this machine lacks for devices of a kind; empty when it has all."""
+    if sys.platform != "linux":
+        return [Finding(kind=kind, missing="Linux: devices are made of its namespaces")]
+    found = []
+    if os.geteuid() != 0:
+        found.append(Finding(kind=kind, missing="root: only it may make namespaces and mounts"))
+    elif not _may_make_namespaces():
+        found.append(Finding(kind=kind, missing="the right to make namespaces (a container needs --privileged)"))
+    for program, package in _PROGRAMS[kind].items():
+        path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+        if not (Path(program).is_file() if program.startswith("/") else shutil.which(program, path=path)):
+            found.append(Finding(kind=kind, missing=program, package=package))
+    return found
+
+
+def _may_make_namespaces() -> bool:
+    """Root of an ordinary container may not, and only trying tells."""
+    try:
+        trial = ["unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "true"]
+        return subprocess.run(trial, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return True  # what is missing is a program, of a package that is named anyhow
+
+
+def apt_line(found: list[Finding]) -> str:
+    """The one command that installs all that packages can bring; empty when none can."""
+    packages = list(dict.fromkeys(finding.package for finding in found if finding.package))
+    return f"sudo apt-get install --no-install-recommends {' '.join(packages)}" if packages else ""
+
+
+def require(*kinds: Kind) -> None:
+    """Raises EnvironmentFault naming everything that is missing and how to get it."""
+    found = [finding for kind in kinds for finding in findings(kind)]
+    if not found:
+        return
+    missing = "; ".join(dict.fromkeys(finding.missing for finding in found))
+    hints = [apt_line(found)] if apt_line(found) else []
+    if any(finding.missing.startswith("root") for finding in found):
+        hints.append("run it with sudo")
+    elif sys.platform != "linux":
+        hints.append("use a Linux machine or virtual machine")
+    raise EnvironmentFault(f"this machine cannot run a device lab: missing {missing}", hint="; ".join(hints))

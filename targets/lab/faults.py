@@ -1,0 +1,123 @@
+"""What can go wrong with a device on demand. Each fault is a row of `FAULTS`; `restore` mends all but lost data."""
+
+import signal
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+from targets.errors import EnvironmentFault, UsageError
+from targets.lab.identity import new_key
+from targets.lab.lab import ask, command_inside
+from targets.lab.state import LabState
+
+Dimension = Literal["", "bytes", "s"]
+_FILLER = "/home/.full"
+_FILL = f"fallocate -l $(df --output=avail -B1 $disk | tail -n 1) {_FILLER}"
+_HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
+# The first process of a device is its sshd, which reads its keys again on HUP.
+_TAKE_KEY = f'{{ echo "$key" > {_HOST_KEY}; kill -HUP 1; }}'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One kind of trouble: what it is, what its value means, and how to make it."""
+
+    says: str
+    apply: Callable[[LabState, str, float], None]
+    dimension: Dimension = ""  # empty: takes no value
+    default: float | None = None  # None: a value must be given
+
+
+def inflict(lab: LabState, name: str, fault: str, value: float | None = None) -> None:
+    """Make a fault on a device. `value` is in bytes or seconds, as the fault's dimension says.
+
+    Raises UsageError for an unknown device or fault or a missing value, EnvironmentFault when it cannot be made.
+    """
+    lab.device(name)
+    if fault not in FAULTS:
+        raise UsageError(f"{fault}: no fault of the lab", hint=f"there are {', '.join(FAULTS)}")
+    row = FAULTS[fault]
+    if value is not None and not row.dimension:
+        raise UsageError(f"{fault} takes no value", hint=f"deploy lab fault {name} {fault}")
+    value = row.default if value is None else value
+    if row.dimension and value is None:
+        raise UsageError(f"{fault} needs a value in {row.dimension}", hint=f"deploy lab fault {name} {fault}=…")
+    row.apply(lab, name, value or 0.0)
+
+
+def _link(setting: str) -> Callable[[LabState, str, float], None]:
+    """A fault that is one setting of the link; without a value it is switched on."""
+
+    def apply(lab: LabState, name: str, value: float) -> None:
+        ask(lab, {"op": "link", "device": name, "settings": {setting: value or True}})
+
+    return apply
+
+
+def _inside(script: str) -> Callable[[LabState, str, float], None]:
+    """A fault that root on the device could make; `$disk` is the mount that its user writes to."""
+
+    def apply(lab: LabState, name: str, _: float) -> None:
+        _run_inside(lab, name, script)
+
+    return apply
+
+
+def _run_inside(lab: LabState, name: str, script: str, text: str = "") -> None:
+    disk = "/" if lab.device(name).kind == "arm64" else "/home"
+    command = command_inside(lab, name, ["sh", "-ec", f"disk={disk}; {script}"])
+    done = subprocess.run(command, input=text, text=True, capture_output=True, check=False)
+    if done.returncode:
+        raise EnvironmentFault(f"{name}: {done.stderr.strip()}", hint=f"deploy lab exec {name} -- sh")
+
+
+def _reboot(lab: LabState, name: str, outage_s: float) -> None:
+    ask(lab, {"op": "reboot", "device": name, "outage_s": outage_s})
+
+
+def _new_host_key(lab: LabState, name: str, _: float) -> None:
+    with TemporaryDirectory() as folder:
+        new_key(Path(folder) / "key", name)
+        text = (Path(folder) / "key").read_text(encoding="ascii")
+    _run_inside(lab, name, f"key=$(cat); {_TAKE_KEY}", text)
+
+
+def _stop(lab: LabState, name: str, _: float) -> None:
+    # From outside: the first process of a namespace cannot be stopped from within.
+    lab.processes[name].signal(signal.SIGSTOP)
+
+
+def _restore(lab: LabState, name: str, _: float) -> None:
+    ask(lab, {"op": "link", "device": name, "settings": {"restore": True}})
+    lab.processes[name].signal(signal.SIGCONT)
+    _run_inside(lab, name, f"mount -o remount,bind,rw $disk; rm -f {_FILLER}")
+    _run_inside(lab, name, "cat > /etc/ssh/authorized_keys", (lab.folder / "identity.pub").read_text(encoding="ascii"))
+    host_key = (lab.folder / name / "host_key").read_text(encoding="ascii")
+    _run_inside(lab, name, f'key=$(cat); [ "$key" = "$(cat {_HOST_KEY})" ] || {_TAKE_KEY}', host_key)
+
+
+FAULTS: Mapping[str, Fault] = {
+    "cut": Fault(says="reset every connection", apply=_link("cut")),
+    "cut-after": Fault(
+        says="reset every connection once so much has passed", apply=_link("cut_after_bytes"), dimension="bytes"
+    ),
+    "blackhole": Fault(says="drop all packets without a word, as a pulled cable does", apply=_link("dark")),
+    "blackhole-after": Fault(
+        says="the same once so much has passed", apply=_link("dark_after_bytes"), dimension="bytes"
+    ),
+    "refuse": Fault(says="refuse connections, as when no SSH server runs", apply=_link("refusing")),
+    "hang": Fault(says="accept connections and never speak", apply=_stop),
+    "delay": Fault(says="delay everything by so much each way", apply=_link("delay_s"), dimension="s"),
+    "rate": Fault(says="let pass so much a second", apply=_link("rate_bytes_per_s"), dimension="bytes"),
+    "full": Fault(says="fill the disk", apply=_inside(_FILL)),
+    "readonly": Fault(says="make the disk read-only", apply=_inside("mount -o remount,bind,ro $disk")),
+    "auth": Fault(says="accept no key any more", apply=_inside(": > /etc/ssh/authorized_keys")),
+    "hostkey": Fault(says="get a new host key, as a reinstalled board does", apply=_new_host_key),
+    "reboot": Fault(
+        says="end everything, lose the disk, come back after so long", apply=_reboot, dimension="s", default=2.0
+    ),
+    "restore": Fault(says="mend everything above", apply=_restore),
+}

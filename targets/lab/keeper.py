@@ -1,0 +1,253 @@
+"""The process that a lab is: it starts the devices, forwards to them, and takes them along when it ends.
+
+Run as `python -I -m targets.lab.keeper NAME` by `targets.lab.lab.up`, which has written lab.json; says "ready", or what
+went wrong, on standard output. Everything below it dies with it: see `targets.lab`.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Coroutine, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from targets.lab import namespaces as ns
+from targets.lab.board import boot_board
+from targets.lab.boot import PREFIX_BITS, Machine, boot_ssh_host, forget_dead_connections, run_ip
+from targets.lab.forwarder import Link, listening_socket
+from targets.lab.identity import known_hosts
+from targets.lab.profiles import profile
+from targets.lab.state import LabDevice, LabState, ProcessId, load_lab
+
+HUB_ADDRESS = "10.99.255.254"
+# Longest a device may take from its start to the moment its sshd listens; an emulated one needs about a second.
+START_S = 30.0
+_POLL_S = 0.02
+DEVICE_FILES = (1024, 4096)  # open files of a device's programs, as Debian sets it
+
+
+class Keeper:
+    """One lab. Everything happens in one thread: a fork from a threaded process would not be safe."""
+
+    def __init__(self, lab: LabState) -> None:
+        self.lab = lab
+        self.links: dict[str, Link] = {}
+        self.number = {device.name: index for index, device in enumerate(lab.devices)}
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def open_network(self) -> None:
+        """Take loopback ports here, then go where the devices are: a network without a way out."""
+        listeners = {device.name: listening_socket() for device in self.lab.devices}
+        ns.unshare(ns.NEW_NET)
+        forget_dead_connections()
+        run_ip(["link set lo up", "link add br0 type bridge", f"addr add {HUB_ADDRESS}/{PREFIX_BITS} dev br0"])
+        run_ip(["link set br0 up"])
+        self.links = {device.name: Link(listeners[device.name], device.address) for device in self.lab.devices}
+        ports = {name: listener.getsockname()[1] for name, listener in listeners.items()}
+        devices = tuple(replace(device, port=ports[device.name]) for device in self.lab.devices)
+        self.lab = replace(self.lab, devices=devices, keeper=ProcessId.of(os.getpid()))
+        keys = {name: (self.lab.folder / name / "host_key.pub").read_text() for name in ports}
+        lines = known_hosts(ports, {name: " ".join(key.split()[:2]) for name, key in keys.items()})
+        (self.lab.folder / "known_hosts").write_text(lines, encoding="ascii")
+        self.lab.save()
+
+    def start(self, devices: tuple[LabDevice, ...]) -> None:
+        """Start devices; they listen a moment later. One `ip` lays all cables: starting it costs more than its work."""
+        waiting: dict[str, tuple[int, int, int]] = {}
+        for device in devices:
+            waiting[device.name] = self._fork(device, [fd for _, *pipes in waiting.values() for fd in pipes])
+        for pid, ready, _ in waiting.values():
+            if os.read(ready, 1) != b"1":
+                raise OSError(f"a device could not enter namespaces of its own (process {pid})")
+            os.close(ready)
+        lines = []
+        for name, (pid, _, _) in waiting.items():
+            port = f"port{self.number[name]}"
+            lines.append(f"link add {port} type veth peer name eth0 netns {pid}")
+            lines.append(f"link set {port} master br0 up")
+        run_ip(lines)
+        for _, _, go in waiting.values():
+            os.write(go, b"1")
+            os.close(go)
+        processes = {name: ProcessId.of(pid) for name, (pid, _, _) in waiting.items()}
+        self.lab = replace(self.lab, processes={**self.lab.processes, **processes})
+        self.lab.save()
+
+    def _fork(self, device: LabDevice, pipes: list[int]) -> tuple[int, int, int]:
+        """A new device's first process, waiting for its cable: (pid, pipe saying "ready", pipe taking "go").
+
+        `pipes` are the keeper's ends for others. No child may keep one: it is by their end that a child learns of a
+        keeper that was killed before `end_with_parent` could take effect.
+        """
+        ready, say_ready = os.pipe()
+        wait, go = os.pipe()
+        ns.unshare(ns.NEW_PID)
+        pid = os.fork()
+        if pid == 0:
+            for number in (*pipes, ready, go):
+                os.close(number)
+            self._become(device, say_ready, wait)
+        ns.enter_own_pid_namespace()
+        os.close(say_ready)
+        os.close(wait)
+        return pid, ready, go
+
+    def _become(self, device: LabDevice, say_ready: int, wait: int) -> None:
+        """The child's side of the fork; never returns."""
+        try:
+            ns.end_with_parent()
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            resource.setrlimit(resource.RLIMIT_NOFILE, DEVICE_FILES)
+            os.setsid()
+            log = os.open(self.lab.folder / f"{device.name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            for number in (1, 2):
+                os.dup2(log, number)
+            ns.unshare(ns.NEW_MOUNT | ns.NEW_UTS | ns.NEW_IPC | ns.NEW_NET)
+            os.write(say_ready, b"1")
+            if os.read(wait, 1) == b"1":
+                folder = self.lab.folder / device.name
+                machine = Machine(
+                    hostname=device.name, address=device.address, folder=folder, disk_bytes=device.disk_bytes
+                )
+                if device.kind == "arm64":
+                    boot_board(machine, profile(device.profile), Path(self.lab.tree))
+                boot_ssh_host(machine)
+        except BaseException as fault:
+            os.write(2, f"boot: {type(fault).__name__}: {fault}\n".encode())
+        finally:
+            os._exit(1)
+
+    async def wait_until_listening(self, names: tuple[str, ...]) -> None:
+        """Raises OSError, with the device's own last words, when one does not come up."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + START_S
+        left = set(names)
+        while left:
+            left -= {name for name in left if listens(self.lab.processes[name].pid)}
+            ended = {name for name in left if name not in self.lab.processes or self._has_ended(name)}
+            if ended or (left and loop.time() > end):
+                name = min(ended or left)
+                log = (self.lab.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+                raise OSError(f"{name} did not start: {log.strip()[-500:] or 'its log is empty'}")
+            await asyncio.sleep(_POLL_S)
+
+    def _has_ended(self, name: str) -> bool:
+        process = self.lab.processes[name]
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    async def run(self) -> None:
+        """Bring everything up, say so, and serve until killed."""
+        for link in self.links.values():
+            self.spawn(link.serve())
+        self.start(self.lab.devices)
+        await self.wait_until_listening(tuple(self.links))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self.reap)
+        control = self.lab.folder / "control"
+        server = await asyncio.start_unix_server(self.answer, control)
+        control.chmod(0o600)
+        os.write(1, b"ready\n")
+        os.dup2(2, 1)  # whoever started us need not wait any longer
+        await server.serve_forever()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def reap(self) -> None:
+        """A device has ended, or a program of ours."""
+        for name, process in tuple(self.lab.processes.items()):
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(process.pid, os.WNOHANG) != (0, 0):
+                    processes = {key: value for key, value in self.lab.processes.items() if key != name}
+                    self.lab = replace(self.lab, processes=processes)
+                    self.lab.save()
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One request, one reply."""
+        try:
+            reply = {"ok": await self.perform(json.loads(await reader.readline()))}
+        except Exception as fault:  # a wrong request must not cost the lab
+            reply = {"error": f"{type(fault).__name__}: {fault}"}
+        writer.write(json.dumps(reply).encode() + b"\n")
+        with contextlib.suppress(OSError):
+            await writer.drain()
+        writer.close()
+
+    async def perform(self, request: Mapping[str, Any]) -> Any:
+        """The operations that must happen inside this process."""
+        if request["op"] == "status":
+            return {name: link.faults() for name, link in self.links.items()}
+        name = request["device"]
+        if request["op"] == "reboot":
+            return await self.reboot(name, float(request["outage_s"]))
+        if request["op"] == "link":
+            return self.change_link(self.links[name], request["settings"])
+        raise ValueError(f"unknown operation {request['op']!r}")
+
+    async def reboot(self, name: str, outage_s: float) -> None:
+        """End everything on the device at once, and start it again with an empty disk after `outage_s`."""
+        link = self.links[name]
+        link.cut()
+        link.set_dark(True)
+        process = self.lab.processes.get(name)
+        if process:
+            process.signal(signal.SIGKILL)
+            while name in self.lab.processes:  # until `reap` has seen its end
+                await asyncio.sleep(_POLL_S)
+        await asyncio.sleep(outage_s)
+        self.start((self.lab.device(name),))
+        await self.wait_until_listening((name,))
+        link.set_dark(False)
+
+    def change_link(self, link: Link, settings: Mapping[str, Any]) -> dict[str, float]:
+        """Settings of `Link` by name, and the actions "cut" and "restore"."""
+        for key, value in settings.items():
+            if key == "restore":
+                link.restore()
+            elif key == "cut":
+                link.cut()
+            elif key == "dark":
+                link.set_dark(bool(value))
+            elif key == "refusing":
+                link.set_refusing(bool(value))
+            elif key in ("delay_s", "rate_bytes_per_s"):
+                setattr(link, key, float(value))
+            elif key in ("cut_after_bytes", "dark_after_bytes"):
+                setattr(link, key, int(value))
+            else:
+                raise ValueError(f"a link has no {key!r}")
+        return link.faults()
+
+
+def listens(pid: int) -> bool:
+    """Whether something waits at port 22 in the network of the process; costs no connection."""
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            rows = Path(f"/proc/{pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]
+            if any(row.split()[1].endswith(":0016") and row.split()[3] == "0A" for row in rows):
+                return True
+    return False
+
+
+def main() -> None:
+    os.umask(0o022)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two for every connection
+    keeper = Keeper(load_lab(sys.argv[1]))
+    try:
+        keeper.open_network()
+        asyncio.run(keeper.run())
+    except (OSError, KeyError) as fault:
+        os.write(1, f"{fault}\n".encode())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""Emulated ARM64 boards of the device lab: what they look like, and that integer models answer bit by bit as here."""
+
+import json
+import secrets
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from int8_models import int8_onnx_bundle, int8_tflite_bundle
+from labs import lab_namespaces, remains, require_lab, running, surroundings
+from projects import project
+from tiny_models import Bundle, digest_of, onnx_bundle, tflite_bundle
+
+from targets.device import Device, connect
+from targets.errors import AuthRefused, DiskFull, HostKeyRejected, ReadOnly, Unreachable, UsageError
+from targets.lab.board import ensure_emulation
+from targets.lab.faults import inflict
+from targets.lab.lab import Wanted, command_inside, down, plan
+from targets.lab.profiles import profiles
+from targets.lab.state import LabState
+from targets.lab.tree import ensure_tree, interpreter
+from targets.records import Absent, Measurement, TargetSpec
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[LabState]:
+    require_lab("ssh", "arm64")
+    with running(Wanted(ssh=1, arm64=4, profiles=tuple(profiles())), f"test-{secrets.token_hex(4)}") as lab:
+        yield lab
+
+
+def board(lab: LabState, kind: str) -> TargetSpec:
+    return next(spec for spec in lab.target_specs() if spec.name.startswith(kind))
+
+
+def inside(lab: LabState, device: str, *command: str) -> str:
+    return subprocess.run(command_inside(lab, device, command), check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "core", "features"),
+    [
+        ("rpi3", "Raspberry Pi 3 Model B Rev 1.2", "4x Cortex-A53", {"asimd"}),
+        ("rpi4", "Raspberry Pi 4 Model B Rev 1.5", "4x Cortex-A72", {"asimd"}),
+        ("rpi5", "Raspberry Pi 5 Model B Rev 1.0", "4x Cortex-A76", {"asimd", "asimddp", "asimdhp"}),
+        ("jetson", "NVIDIA Jetson Orin Nano Developer Kit", "6x Cortex-A78AE", {"asimd", "asimddp", "asimdhp"}),
+    ],
+)
+def test_each_board_is_what_it_claims_and_is_labelled_emulated(
+    lab: LabState, tmp_path: Path, kind: str, model: str, core: str, features: set[str]
+) -> None:
+    with connect(board(lab, kind), state=tmp_path) as device:
+        facts = device.facts()
+    assert facts.arch == "aarch64"
+    assert model in facts.cpu_model and core in facts.cpu_model
+    assert features <= set(facts.cpu_features)
+    assert ("asimddp" in facts.cpu_features) == ("asimddp" in features)
+    assert facts.kernel == profiles()[kind]["kernel"]
+    assert facts.python.startswith("3.11.")
+    assert set(facts.runtimes) >= {"ai-edge-litert", "onnxruntime"}
+    assert facts.governor == profiles()[kind]["governor"]
+    assert not isinstance(facts.temperature_c, Absent) and 40 < facts.temperature_c < 60
+    assert "qemu" in facts.emulated
+
+
+def answer(device: Device, bundle: Bundle) -> Measurement:
+    for path in bundle.files:
+        device.push(path, digest_of(path))
+    measured = device.bench(bundle.request(), 120)
+    assert measured.answer.finite
+    assert "qemu" in measured.conditions["emulated"]
+    return measured
+
+
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [
+        ("rpi4", int8_tflite_bundle),
+        ("rpi4", int8_onnx_bundle),
+        ("rpi5", int8_tflite_bundle),  # has the dot product, which chooses other kernels
+        ("rpi5", int8_onnx_bundle),
+        ("rpi4", tflite_bundle),
+        ("rpi4", onnx_bundle),
+    ],
+)
+def test_models_answer_as_on_the_host_to_the_bit(
+    lab: LabState, tmp_path: Path, kind: str, make: Callable[[Path], Bundle]
+) -> None:
+    with connect(board(lab, kind), state=tmp_path) as device:
+        assert answer(device, make(tmp_path / "model")).answer.max_steps == 0
+
+
+def test_each_runtime_has_an_environment_of_its_own(lab: LabState, tmp_path: Path) -> None:
+    found = {}
+    for name in ("litert", "onnxruntime", "tflite", "edge"):
+        with connect(replace(board(lab, "rpi4"), python=interpreter(name)), state=tmp_path) as device:
+            found[name] = set(device.facts().runtimes)
+    assert found == {
+        "litert": {"ai-edge-litert"},
+        "onnxruntime": {"onnxruntime"},
+        "tflite": {"tflite-runtime"},
+        "edge": {"ai-edge-litert", "onnxruntime"},
+    }
+
+
+def test_the_older_runtime_answers_within_a_rounding_step(lab: LabState, tmp_path: Path) -> None:
+    """tflite-runtime 2.14 does not use XNNPACK for int8: its own kernels round ties the other way."""
+    bundle = int8_tflite_bundle(tmp_path / "model")
+    with connect(replace(board(lab, "rpi4"), python=interpreter("tflite")), state=tmp_path) as device:
+        measured = answer(device, bundle)
+    assert (measured.runtime, measured.runtime_version) == ("tflite-runtime", "2.14.0")
+    assert measured.answer.max_steps <= 1
+
+
+def test_a_board_is_administered_like_one(lab: LabState) -> None:
+    name = board(lab, "rpi4").name
+    governor = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
+    inside(lab, name, "sh", "-c", f"echo performance > {governor}")
+    assert inside(lab, name, "cat", governor) == "performance\n"
+    assert inside(lab, name, "vcgencmd", "get_throttled") == "throttled=0x0\n"
+    inside(lab, name, "touch", "/etc/mine")  # the tree below is shared, and stays as it was
+    assert not (Path(lab.tree) / "etc/mine").exists()
+    others = inside(lab, board(lab, "rpi5").name, "ls", "/etc")
+    assert "mine" not in others.split()
+
+
+def test_faults_of_the_device_itself(lab: LabState, tmp_path: Path) -> None:
+    name = board(lab, "rpi3").name
+    spec = replace(board(lab, "rpi3"), connect_timeout_s=3.0)
+    bundle = tflite_bundle(tmp_path / "model")
+    for fault, kind in (("full", DiskFull), ("readonly", ReadOnly), ("auth", AuthRefused), ("hang", Unreachable)):
+        inflict(lab, name, fault)
+        with pytest.raises(kind), connect(spec, state=tmp_path) as device:
+            device.push(bundle.model, digest_of(bundle.model))
+        inflict(lab, name, "restore")
+    inflict(lab, name, "hostkey")
+    time.sleep(1.5)  # sshd starts itself again
+    with pytest.raises(HostKeyRejected):
+        connect(spec, state=tmp_path)
+    inflict(lab, name, "reboot", 0.1)  # the disk is new, and with it the key
+    with connect(spec, state=tmp_path) as device:
+        assert device.push(bundle.model, digest_of(bundle.model))
+
+
+def test_nothing_is_left_of_boards() -> None:
+    require_lab("ssh", "arm64")
+    ensure_emulation()
+    ensure_tree()
+    before, name = surroundings(), f"test-{secrets.token_hex(4)}"
+    with running(Wanted(arm64=2), name):
+        made = lab_namespaces(name)
+        assert surroundings() == before
+        down(name)
+        assert remains(name, made) == []
+        assert surroundings() == before
+
+
+def test_a_whole_run_takes_its_targets_from_the_lab(lab: LabState, tmp_path: Path) -> None:
+    """deploy.yaml names no device; float and int8 ONNX go to an x86 host and to an ARM64 board."""
+    work = project(tmp_path, recipes=["onnx-float32", "onnx-int8"])
+    names = ("pi-000", board(lab, "rpi5").name)
+    chosen = [word for name in names for word in ("--target", name)]
+    ran = work.run("--targets-from", lab.name, *chosen, "--json", timeout_s=240)
+    assert ran.status == 0, ran.err
+    for candidate in json.loads(ran.out)["candidates"]:
+        assert set(candidate["targets"]) == set(names)
+        for result in candidate["targets"].values():
+            assert result["answer"]["max_steps"] <= 3
+    assert "qemu-user" in (work.folder / "deploy-out" / "report.html").read_text()
+
+
+def test_profiles_are_taken_in_turn_and_wrong_ones_refused() -> None:
+    made = plan(Wanted(arm64=3, profiles=("rpi3", "rpi5")))
+    assert [device.name for device in made] == ["rpi3-0", "rpi5-1", "rpi3-2"]
+    with pytest.raises(UsageError, match="no profile"):
+        plan(Wanted(arm64=1, profiles=("rpi9",)))
+
+
+def test_a_board_answers_soon_after_its_start() -> None:
+    """Not a benchmark: an emulated boot that waits for a time-out somewhere would take tens of seconds."""
+    require_lab("ssh", "arm64")
+    ensure_tree()
+    start = time.monotonic()
+    with running(Wanted(arm64=1), f"test-{secrets.token_hex(4)}"):
+        assert time.monotonic() - start < 20

@@ -1,0 +1,246 @@
+"""Each fault of the device lab, and what the project's own transport says of it."""
+
+import os
+import secrets
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from labs import require_lab, running
+from tiny_models import digest_of
+
+from targets.device import connect
+from targets.errors import (
+    AuthRefused,
+    ConnectionLost,
+    DeviceError,
+    DiskFull,
+    HostKeyRejected,
+    ReadOnly,
+    Unreachable,
+    UsageError,
+)
+from targets.lab.faults import FAULTS, inflict
+from targets.lab.lab import Wanted, command_inside
+from targets.lab.state import LabState, load_lab
+from targets.records import TargetSpec
+
+
+@pytest.fixture(scope="module")
+def started() -> Iterator[str]:
+    require_lab("ssh")
+    with running(Wanted(ssh=2, disk_bytes=64_000_000), f"test-{secrets.token_hex(4)}") as lab:
+        yield lab.name
+
+
+@pytest.fixture
+def lab(started: str) -> Iterator[LabState]:
+    """Two healthy hosts; what a test breaks on the first is mended after it."""
+    yield load_lab(started)
+    inflict(load_lab(started), "pi-000", "restore")
+
+
+@pytest.fixture
+def spec(lab: LabState) -> TargetSpec:
+    return replace(lab.target_specs()[0], connect_timeout_s=1.0, step_timeout_s=30.0)
+
+
+@pytest.fixture
+def blob(tmp_path: Path) -> Path:
+    path = tmp_path / "blob"
+    path.write_bytes(os.urandom(20_000_000))
+    return path
+
+
+def inside(lab: LabState, *command: str) -> str:
+    return subprocess.run(command_inside(lab, "pi-000", command), check=True, capture_output=True, text=True).stdout
+
+
+def refusal(spec: TargetSpec, kind: type[DeviceError], tmp_path: Path) -> float:
+    """How long it took to be refused in exactly this way, in s."""
+    start = time.monotonic()
+    with pytest.raises(kind) as caught:
+        connect(spec, state=tmp_path).close()
+    assert type(caught.value) is kind
+    return time.monotonic() - start
+
+
+def lost(spec: TargetSpec, blob: Path, tmp_path: Path) -> float:
+    """How long a push took until it was known to be lost, in s."""
+    with connect(spec, state=tmp_path) as device:
+        start = time.monotonic()
+        with pytest.raises(ConnectionLost):
+            device.push(blob, digest_of(blob))
+        return time.monotonic() - start
+
+
+def pushed(spec: TargetSpec, blob: Path, tmp_path: Path) -> float:
+    """How long a push took, in s."""
+    with connect(spec, state=tmp_path) as device:
+        start = time.monotonic()
+        assert device.push(blob, digest_of(blob))
+        return time.monotonic() - start
+
+
+def live_names(lab: LabState) -> str:
+    return inside(lab, "sh", "-c", "ls /home/pi/.edge-deploy/blobs/sha256")
+
+
+def test_cut_after_so_many_bytes_resets_in_the_middle_of_a_push(
+    lab: LabState, spec: TargetSpec, blob: Path, tmp_path: Path
+) -> None:
+    with connect(spec, state=tmp_path):
+        pass  # brings the agent there
+    inflict(lab, "pi-000", "cut-after", 4_000_000)
+    assert lost(spec, blob, tmp_path) < 5
+    assert digest_of(blob) not in live_names(lab)
+    assert pushed(spec, blob, tmp_path) < 20  # the trigger has gone off; nothing needs mending
+
+
+def test_blackhole_after_so_many_bytes_is_noticed_in_the_middle_of_a_push(
+    lab: LabState, spec: TargetSpec, blob: Path, tmp_path: Path
+) -> None:
+    inflict(lab, "pi-000", "blackhole-after", 6_000_000)
+    assert lost(spec, blob, tmp_path) < 20  # resending backs off between looks at the clock
+    assert 0.9 < refusal(spec, Unreachable, tmp_path) < 3  # and nobody answers a new connection
+    inflict(lab, "pi-000", "restore")
+    assert "pi-000" in inside(lab, "hostname")
+    with connect(spec, state=tmp_path) as device:
+        assert device.facts().target == "pi-000"
+
+
+def test_blackhole_between_requests_is_noticed_by_keep_alive(lab: LabState, spec: TargetSpec, tmp_path: Path) -> None:
+    """Nothing is under way: a forwarder that kept acknowledging would hide this."""
+    with connect(spec, state=tmp_path) as device:
+        inflict(lab, "pi-000", "blackhole")
+        start = time.monotonic()
+        with pytest.raises(ConnectionLost):
+            device.facts()
+    assert time.monotonic() - start < 10
+
+
+def test_blackhole_gives_no_answer_to_a_new_connection(lab: LabState, spec: TargetSpec, tmp_path: Path) -> None:
+    inflict(lab, "pi-000", "blackhole")
+    assert 0.9 < refusal(spec, Unreachable, tmp_path) < 3
+
+
+def test_refuse_is_known_at_once_and_the_port_stays_ours(lab: LabState, spec: TargetSpec, tmp_path: Path) -> None:
+    inflict(lab, "pi-000", "refuse")
+    assert refusal(spec, Unreachable, tmp_path) < 0.9
+    inflict(lab, "pi-000", "restore")
+    with connect(spec, state=tmp_path) as device:
+        assert device.facts().target == "pi-000"
+
+
+def test_hang_accepts_and_never_speaks(lab: LabState, spec: TargetSpec, tmp_path: Path) -> None:
+    inflict(lab, "pi-000", "hang")
+    assert 0.9 < refusal(spec, Unreachable, tmp_path) < 5
+
+
+def test_cut_ends_a_session(lab: LabState, spec: TargetSpec, tmp_path: Path) -> None:
+    with connect(spec, state=tmp_path) as device:
+        device.facts()
+        inflict(lab, "pi-000", "cut")
+        with pytest.raises(ConnectionLost):
+            device.facts()
+
+
+def test_full_disk(lab: LabState, spec: TargetSpec, blob: Path, tmp_path: Path) -> None:
+    with connect(spec, state=tmp_path) as device:
+        inflict(lab, "pi-000", "full")
+        assert device.facts().free_disk_bytes < 100_000
+        with pytest.raises(DiskFull):
+            device.push(blob, digest_of(blob))
+    inflict(lab, "pi-000", "restore")
+    blob.write_bytes(os.urandom(1_000_000))
+    pushed(spec, blob, tmp_path)
+
+
+def test_read_only_disk(lab: LabState, spec: TargetSpec, blob: Path, tmp_path: Path) -> None:
+    inflict(lab, "pi-000", "readonly")
+    with pytest.raises(ReadOnly), connect(spec, state=tmp_path) as device:
+        device.push(blob, digest_of(blob))
+
+
+def test_no_key_is_accepted(lab: LabState, spec: TargetSpec, tmp_path: Path) -> None:
+    inflict(lab, "pi-000", "auth")
+    refusal(spec, AuthRefused, tmp_path)
+
+
+def test_a_new_host_key_is_refused_until_restored(lab: LabState, spec: TargetSpec, tmp_path: Path) -> None:
+    inflict(lab, "pi-000", "hostkey")
+    time.sleep(0.3)  # sshd starts itself again
+    refusal(spec, HostKeyRejected, tmp_path)
+    inflict(lab, "pi-000", "restore")
+    time.sleep(0.3)
+    with connect(spec, state=tmp_path) as device:
+        assert device.facts().target == "pi-000"
+
+
+def test_reboot_in_the_middle_of_a_push_loses_the_disk_and_comes_back(
+    lab: LabState, spec: TargetSpec, blob: Path, tmp_path: Path
+) -> None:
+    inside(lab, "touch", "/home/pi/mine")
+    reboot = threading.Thread(target=inflict, args=(lab, "pi-000", "reboot", 1.0))
+    with connect(spec, state=tmp_path) as device:
+        inflict(lab, "pi-000", "rate", 4_000_000)
+        threading.Timer(1.0, reboot.start).start()
+        with pytest.raises(ConnectionLost):
+            device.push(blob, digest_of(blob))
+    while not reboot.ident:
+        time.sleep(0.05)
+    reboot.join()
+    inflict(load_lab(lab.name), "pi-000", "restore")
+    with connect(spec, state=tmp_path) as device:
+        assert device.facts().target == "pi-000"
+    assert "mine" not in inside(load_lab(lab.name), "ls", "/home/pi")
+
+
+def test_rate_and_delay_are_about_what_was_asked_for(
+    lab: LabState, spec: TargetSpec, blob: Path, tmp_path: Path
+) -> None:
+    blob.write_bytes(os.urandom(3_000_000))
+    with connect(spec, state=tmp_path) as device:
+        inflict(lab, "pi-000", "rate", 1_000_000)
+        start = time.monotonic()
+        device.push(blob, digest_of(blob))
+        assert 2.5 < time.monotonic() - start < 8
+        inflict(lab, "pi-000", "restore")
+        inflict(lab, "pi-000", "delay", 0.1)
+        start = time.monotonic()
+        device.facts()
+        assert 0.2 <= time.monotonic() - start < 2
+
+
+def test_faults_hit_one_device_only(lab: LabState, tmp_path: Path) -> None:
+    inflict(lab, "pi-000", "blackhole")
+    with connect(lab.target_specs()[1], state=tmp_path) as device:
+        assert device.facts().target == "pi-001"
+
+
+def test_the_command_line(lab: LabState) -> None:
+    def deploy(*words: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "pipeline.cli.main", "lab", *words, "--name", lab.name]
+        return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+    listed = deploy("fault").stdout
+    assert all(f"{fault}" in listed for fault in FAULTS)
+    assert deploy("fault", "pi-000", "cut-after=4MB").returncode == 0
+    assert "cut_after_bytes 4000000" in deploy("status").stdout
+    assert deploy("fault", "all", "restore").returncode == 0
+    assert "cut_after" not in deploy("status").stdout
+    for wrong in (["pi-9", "cut"], ["pi-000", "burn"], ["pi-000", "cut=3"], ["pi-000", "rate"], ["pi-000"]):
+        refused = deploy("fault", *wrong)
+        assert refused.returncode == 2 and "hint:" in refused.stderr
+
+
+def test_a_missing_or_superfluous_value_is_refused(lab: LabState) -> None:
+    with pytest.raises(UsageError):
+        inflict(lab, "pi-000", "rate")
+    with pytest.raises(UsageError):
+        inflict(lab, "pi-000", "cut", 3)

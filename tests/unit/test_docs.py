@@ -1,13 +1,19 @@
 """What is generated is current, the generator says what is not, and the schema accepts what ships."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import jsonschema
 import pytest
 from ruamel.yaml import YAML
+
+from pipeline.cli.main import cli
+from pipeline.config_file import load_config
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -81,3 +87,34 @@ def test_the_schema_refuses_a_key_that_does_not_exist() -> None:
         jsonschema.Draft202012Validator(schema("deploy.schema.json")).validate(
             {**shipped, "budgets": {"latency_p99": "1 ms"}}
         )
+
+
+def test_the_examples_of_the_readme_are_understood(tmp_path: Path) -> None:
+    """Each YAML block stands for itself or adds to the first, as a reader would put them together."""
+    blocks = re.findall(r"```yaml\n(.*?)```", (_ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) >= 3
+    first = YAML(typ="safe").load(blocks[0])
+    (tmp_path / "quality.py").write_text("def f1(outputs, truth): ...\n")
+    for block in blocks:
+        whole = {**first, **YAML(typ="safe").load(block)}
+        config = tmp_path / "deploy.yaml"
+        with config.open("w") as file:
+            YAML(typ="safe").dump(whole, file)
+        assert load_config(config).target_specs()
+
+
+def test_the_commands_of_the_readme_exist() -> None:
+    text = (_ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    commands = [line[place + 1 :] for line in lines for place, word in enumerate(line) if word.endswith("deploy")]
+    assert len(commands) >= 8
+    for words in commands:
+        command: click.Command = cli
+        context = click.Context(cli, info_name="deploy")
+        while isinstance(command, click.Group):
+            found = command.get_command(context, words[0])
+            assert found is not None, f"deploy {' '.join(words)}"
+            command, words = found, words[1:]
+            context = click.Context(command, parent=context)
+        command.make_parser(context).parse_args(list(words))  # an option it has not raises

@@ -1,6 +1,7 @@
 """What the tests of the device lab share: starting one where that is possible, and what must not be left of it."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,9 +9,12 @@ from pathlib import Path
 import pytest
 from sshd import processes_with
 
+from targets.device import Device, connect
+from targets.errors import DeployError
 from targets.lab.doctor import Kind, findings
 from targets.lab.lab import Wanted, down, up
 from targets.lab.state import LabState, lab_folder, load_lab
+from targets.records import TargetSpec
 
 
 def require_lab(*kinds: Kind) -> None:
@@ -72,3 +76,15 @@ def remains(name: str, made: set[str]) -> list[str]:
     left = [str(path) for path in (lab_folder(name),) if path.exists()]
     left += sorted(made & all_namespaces())
     return left + [f"process {pid}" for pid in processes_with(f"targets.lab.keeper {name}")]
+
+
+def reconnected(spec: TargetSpec, state: Path, within_s: float = 60.0) -> Device:
+    """Connect to a device that is coming back; what is not transient is raised at once."""
+    end = time.monotonic() + within_s
+    while True:
+        try:
+            return connect(spec, state=state)
+        except DeployError as error:
+            if not error.transient or time.monotonic() > end:
+                raise
+            time.sleep(0.2)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from int8_models import int8_onnx_bundle, int8_tflite_bundle
-from labs import lab_namespaces, remains, require_lab, running, surroundings
+from labs import lab_namespaces, reconnected, remains, require_lab, running, surroundings
 from projects import project
 from tiny_models import Bundle, digest_of, onnx_bundle, tflite_bundle
 
@@ -129,19 +129,19 @@ def test_a_board_is_administered_like_one(lab: LabState) -> None:
 
 def test_faults_of_the_device_itself(lab: LabState, tmp_path: Path) -> None:
     name = board(lab, "rpi3").name
-    spec = replace(board(lab, "rpi3"), connect_timeout_s=3.0)
+    spec = replace(board(lab, "rpi3"), connect_timeout_s=15.0)
     bundle = tflite_bundle(tmp_path / "model")
     for fault, kind in (("full", DiskFull), ("readonly", ReadOnly), ("auth", AuthRefused), ("hang", Unreachable)):
         inflict(lab, name, fault)
-        with pytest.raises(kind), connect(spec, state=tmp_path) as device:
+        patience = replace(spec, connect_timeout_s=3.0) if fault == "hang" else spec
+        with pytest.raises(kind), connect(patience, state=tmp_path) as device:
             device.push(bundle.model, digest_of(bundle.model))
         inflict(lab, name, "restore")
     inflict(lab, name, "hostkey")
-    time.sleep(1.5)  # sshd starts itself again
     with pytest.raises(HostKeyRejected):
-        connect(spec, state=tmp_path)
+        reconnected(spec, tmp_path)  # sshd starts itself again
     inflict(lab, name, "reboot", 0.1)  # the disk is new, and with it the key
-    with connect(spec, state=tmp_path) as device:
+    with reconnected(spec, tmp_path) as device:
         assert device.push(bundle.model, digest_of(bundle.model))
 
 
@@ -185,4 +185,4 @@ def test_a_board_answers_soon_after_its_start() -> None:
     ensure_tree()
     start = time.monotonic()
     with running(Wanted(arm64=1), f"test-{secrets.token_hex(4)}"):
-        assert time.monotonic() - start < 20
+        assert time.monotonic() - start < 60

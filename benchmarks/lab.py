@@ -15,6 +15,7 @@ from targets.lab.doctor import findings
 from targets.lab.lab import Wanted, down, up
 from targets.lab.state import LOOPBACK, LabState
 from targets.lab.tree import ensure_tree
+from targets.lab.trees import ARM64
 
 _NAME = f"bench-{os.getpid()}"
 _HOSTS = 100
@@ -24,13 +25,13 @@ def rows(times: int) -> Iterator[Row]:
     if missing := [finding.missing for kind in ("ssh", "arm64") for finding in findings(kind)]:
         yield absent("device lab", "s", f"missing {', '.join(missing)}")
         return
-    ensure_tree()
-    hosts = [_start_and_end(Wanted(ssh=_HOSTS)) for _ in range(times)]
+    ensure_tree(ARM64)
+    hosts = [_start_and_end(Wanted(counts={"ssh": _HOSTS})) for _ in range(times)]
     yield at_most(f"{_HOSTS} SSH hosts up", middle([up_s for up_s, _, _ in hosts]), "s", 4.0)
     yield at_most(f"{_HOSTS} SSH hosts down", middle([down_s for _, down_s, _ in hosts]), "s", 3.0)
     idle_mb = middle([mb for _, _, mb in hosts])
     yield Row(name="memory of an SSH host, idle", value=idle_mb, unit="MB", peer=None, bar=None, ok=None)
-    boards = [_start_and_end(Wanted(arm64=1)) for _ in range(times)]
+    boards = [_start_and_end(Wanted(counts={"arm64": 1})) for _ in range(times)]
     yield at_most("ARM64 board answers SSH", middle([up_s for up_s, _, _ in boards]), "s", 2.0)
     yield at_most("memory of an ARM64 board, idle", middle([mb for _, _, mb in boards]), "MB", 30.0)
 

@@ -11,13 +11,13 @@ from sshd import processes_with
 
 from targets.device import Device, connect
 from targets.errors import DeployError
-from targets.lab.doctor import Kind, findings
+from targets.lab.doctor import findings
 from targets.lab.lab import Wanted, down, up
 from targets.lab.state import LabState, lab_folder, load_lab
 from targets.records import TargetSpec
 
 
-def require_lab(*kinds: Kind) -> None:
+def require_lab(*kinds: str) -> None:
     """Skip where devices of these kinds cannot run; in CI that is a failure, or nobody would notice."""
     missing = [finding.missing for kind in kinds for finding in findings(kind)]
     if not missing:

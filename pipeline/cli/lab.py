@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.options import json_option
+from targets.lab.kinds import KINDS
+from targets.lab.profiles import profiles
 
 if TYPE_CHECKING:
     from targets.records import TargetSpec
@@ -19,7 +21,7 @@ _name_option: Callable[[Any], Any] = click.option(
 
 @click.group()
 def lab() -> None:
-    """Rehearse on devices made of software: SSH hosts, ARM64 boards, faults. Linux and root only.
+    """Rehearse on devices made of software, and make them fail. Linux and root only.
 
     \b
     deploy lab up --ssh 3 > targets.yaml
@@ -28,32 +30,40 @@ def lab() -> None:
     """
 
 
+def _counts(command: Callable[..., None]) -> Callable[..., None]:
+    """An option for every kind of device, such as `--ssh 3`."""
+    for kind in reversed(tuple(KINDS.values())):
+        many = click.option(
+            f"--{kind.name}", type=click.IntRange(min=0), default=0, metavar="N", help=f"So many {kind.title}."
+        )
+        command = many(command)
+    return command
+
+
 @lab.command()
-@click.option("--ssh", type=click.IntRange(min=0), default=0, metavar="N", help="So many SSH hosts.")
-@click.option("--arm64", type=click.IntRange(min=0), default=0, metavar="N", help="So many emulated ARM64 boards.")
+@_counts
 @click.option(
     "--profile",
     "profiles",
     multiple=True,
-    metavar="BOARD",
-    help="What the boards look like: rpi3, rpi4, rpi5 or jetson; may be repeated.  [default: rpi4]",
+    metavar="DEVICE",
+    help=f"What devices look like: {', '.join(profiles())}; may be repeated.",
 )
 @click.option("--disk", default="256 MB", show_default=True, help="Size of each device's disk, kept in memory.")
 @_name_option
-def up(ssh: int, arm64: int, profiles: tuple[str, ...], disk: str, name: str) -> None:
+def up(profiles: tuple[str, ...], disk: str, name: str, **counts: int) -> None:
     """Start a lab and print its targets as a fragment of deploy.yaml. It runs until `deploy lab down`.
 
-    The first ARM64 board takes a minute or two more: its file system is fetched and kept in ~/.cache/edge-deploy.
-    Latencies of ARM64 boards are those of an emulator, and are labelled so.
+    The first emulated device takes a minute or two more: its file system is fetched and kept in ~/.cache/edge-deploy.
+    Latencies of emulated devices are those of an emulator, and are labelled so.
     """
-    from dataclasses import replace
-
     from pipeline.quantities import parse_quantity
     from targets.lab.lab import Wanted
     from targets.lab.lab import up as start
 
-    wanted = Wanted(ssh=ssh, arm64=arm64, disk_bytes=int(parse_quantity(disk, "bytes")))
-    started = start(name, replace(wanted, profiles=profiles) if profiles else wanted)
+    asked = {kind: number for kind, number in counts.items() if number}
+    wanted = Wanted(counts=asked, profiles=profiles, disk_bytes=int(parse_quantity(disk, "bytes")))
+    started = start(name, wanted, lambda text: click.echo(f"{text} …", err=True))
     _print_fragment(started.target_specs())
     click.echo(f"# deploy run --targets-from {name}      deploy lab down --name {name}")
 
@@ -153,12 +163,14 @@ def down(name: str) -> None:
 def doctor() -> None:
     """Say what this machine lacks for a lab, and the one command that installs it."""
     from pipeline.errors import EnvironmentFault
-    from targets.lab.doctor import TITLES, apt_line, findings
+    from targets.lab.doctor import apt_line, findings
 
     found = []
-    for kind, title in TITLES.items():
-        lacking = findings(kind)
-        click.echo(f"{title:<14} {'ready' if not lacking else 'missing ' + ', '.join(one.missing for one in lacking)}")
+    for kind in KINDS.values():
+        lacking = findings(kind.name)
+        click.echo(
+            f"{kind.title:<14} {'ready' if not lacking else 'missing ' + ', '.join(one.missing for one in lacking)}"
+        )
         found += lacking
     if found:
         raise EnvironmentFault("this machine cannot run every kind of device", hint=apt_line(found) or "see above")

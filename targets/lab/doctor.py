@@ -7,36 +7,24 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from targets.errors import EnvironmentFault
+from targets.lab.kinds import load_kind
 
-Kind = Literal["ssh", "arm64"]
-
-TITLES: Mapping[Kind, str] = {"ssh": "SSH hosts", "arm64": "ARM64 boards"}
-
-# Program or file -> the Debian package that has it.
-_PROGRAMS: Mapping[Kind, Mapping[str, str]] = {
-    "ssh": {"/usr/sbin/sshd": "openssh-server", "ip": "iproute2", "nsenter": "util-linux", "unshare": "util-linux"},
-    "arm64": {
-        "mmdebstrap": "mmdebstrap",
-        "apt-get": "apt",
-        "/usr/lib/binfmt.d/qemu-aarch64.conf": "qemu-user-static",
-        "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
-    },
-}
+# What devices of every kind need: program or file → the Debian package that has it.
+_PROGRAMS: Mapping[str, str] = {"ip": "iproute2", "nsenter": "util-linux", "unshare": "util-linux"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """Something that is missing, and the remedy."""
 
-    kind: Kind
+    kind: str
     missing: str
     package: str = ""  # Debian package that brings it; empty: no package does
 
 
-def findings(kind: Kind) -> list[Finding]:
+def findings(kind: str) -> list[Finding]:
     """What this machine lacks for devices of a kind; empty when it has all."""
     if sys.platform != "linux":
         return [Finding(kind=kind, missing="Linux: devices are made of its namespaces")]
@@ -45,7 +33,7 @@ def findings(kind: Kind) -> list[Finding]:
         found.append(Finding(kind=kind, missing="root: only it may make namespaces and mounts"))
     elif not _may_make_namespaces():
         found.append(Finding(kind=kind, missing="the right to make namespaces (a container needs --privileged)"))
-    for program, package in _PROGRAMS[kind].items():
+    for program, package in {**_PROGRAMS, **load_kind(kind).programs}.items():
         path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
         if not (Path(program).is_file() if program.startswith("/") else shutil.which(program, path=path)):
             found.append(Finding(kind=kind, missing=program, package=package))
@@ -67,7 +55,7 @@ def apt_line(found: list[Finding]) -> str:
     return f"sudo apt-get install --no-install-recommends {' '.join(packages)}" if packages else ""
 
 
-def require(*kinds: Kind) -> None:
+def require(*kinds: str) -> None:
     """Raises EnvironmentFault naming everything that is missing and how to get it."""
     found = [finding for kind in kinds for finding in findings(kind)]
     if not found:

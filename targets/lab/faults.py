@@ -10,6 +10,7 @@ from typing import Literal
 
 from targets.errors import EnvironmentFault, UsageError
 from targets.lab.identity import new_key
+from targets.lab.kinds import load_kind
 from targets.lab.lab import ask, command_inside
 from targets.lab.state import LabState
 
@@ -67,7 +68,7 @@ def _inside(script: str) -> Callable[[LabState, str, float], None]:
 
 
 def _run_inside(lab: LabState, name: str, script: str, text: str = "") -> None:
-    disk = "/" if lab.device(name).kind == "arm64" else "/home"
+    disk = load_kind(lab.device(name).kind).disk
     command = command_inside(lab, name, ["sh", "-ec", f"disk={disk}; {script}"])
     done = subprocess.run(command, input=text, text=True, capture_output=True, check=False)
     if done.returncode:

@@ -1,4 +1,4 @@
-"""From a loopback port of this machine to port 22 of a device, with the faults of a link on the way.
+"""From a loopback port of this machine to the service of a device, with the faults of a link on the way.
 
 What the client's own kernel sees is what it would see of a real device: see `Link.dark` and `Link.refusing`.
 """
@@ -12,7 +12,6 @@ import time
 
 from targets.lab.state import LOOPBACK
 
-SSH_PORT = 22
 BACKLOG = 128
 CHUNK_BYTES = 128 * 1024
 # As much as a fast link has under way; more would hide from the client that the far end reads nothing.
@@ -55,9 +54,9 @@ def drop_packets(sock: socket.socket, dropping: bool) -> None:
 class Link:
     """The way to one device. Attributes may be changed at any time and hold for connections under way as well."""
 
-    def __init__(self, listener: socket.socket, address: str) -> None:
+    def __init__(self, listener: socket.socket, place: tuple[str, int]) -> None:
         self.listener = listener
-        self.address = address
+        self.place = place  # of the device in the lab's own network
         self.dark = False  # packets vanish both ways, as from a pulled cable
         self.refusing = False  # nobody listens: connections are refused at once
         self.delay_s = 0.0  # one way
@@ -168,7 +167,7 @@ class Connection:
         try:
             if self.link.dark:
                 drop_packets(self.client, True)
-            await asyncio.get_running_loop().sock_connect(self.device, (self.link.address, SSH_PORT))
+            await asyncio.get_running_loop().sock_connect(self.device, self.link.place)
             async with asyncio.TaskGroup() as group:
                 for source, sink in ((self.client, self.device), (self.device, self.client)):
                     sink.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -4,9 +4,6 @@ import os
 import shutil
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-
 from targets.lab.state import LOOPBACK, USER
 
 _PASSWD = f"""root:x:0:0:root:/root:/bin/sh
@@ -36,6 +33,10 @@ AcceptEnv LANG LC_*
 
 def new_key(path: Path, comment: str) -> str:
     """Write an ed25519 key pair in OpenSSH's format; the public half as `type base64`."""
+    # Here, because importing it takes longer than everything else that `deploy lab --help` needs.
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
     key = Ed25519PrivateKey.generate()
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))

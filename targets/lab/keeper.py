@@ -17,16 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from targets.lab import namespaces as ns
-from targets.lab.board import boot_board
-from targets.lab.boot import PREFIX_BITS, Machine, boot_ssh_host, forget_dead_connections, run_ip
+from targets.lab.boot import PREFIX_BITS, Machine, forget_dead_connections, run_ip
 from targets.lab.forwarder import Link, listening_socket
 from targets.lab.identity import known_hosts
-from targets.lab.profiles import profile
+from targets.lab.kinds import load_kind
 from targets.lab.state import LabDevice, LabState, ProcessId, load_lab
 
 HUB_ADDRESS = "10.99.255.254"
-# Longest a device may take from its start to the moment its sshd listens; an emulated one needs about a second.
-START_S = 30.0
 _POLL_S = 0.02
 DEVICE_FILES = (1024, 4096)  # open files of a device's programs, as Debian sets it
 
@@ -47,11 +44,13 @@ class Keeper:
         forget_dead_connections()
         run_ip(["link set lo up", "link add br0 type bridge", f"addr add {HUB_ADDRESS}/{PREFIX_BITS} dev br0"])
         run_ip(["link set br0 up"])
-        self.links = {device.name: Link(listeners[device.name], device.address) for device in self.lab.devices}
+        places = {device.name: (device.address, device.service_port) for device in self.lab.devices}
+        self.links = {name: Link(listeners[name], place) for name, place in places.items()}
         ports = {name: listener.getsockname()[1] for name, listener in listeners.items()}
         devices = tuple(replace(device, port=ports[device.name]) for device in self.lab.devices)
         self.lab = replace(self.lab, devices=devices, keeper=ProcessId.of(os.getpid()))
-        keys = {name: (self.lab.folder / name / "host_key.pub").read_text() for name in ports}
+        files = {device.name: self.lab.folder / device.name / "host_key.pub" for device in devices}
+        keys = {name: file.read_text(encoding="ascii") for name, file in files.items() if file.exists()}
         lines = known_hosts(ports, {name: " ".join(key.split()[:2]) for name, key in keys.items()})
         (self.lab.folder / "known_hosts").write_text(lines, encoding="ascii")
         self.lab.save()
@@ -115,9 +114,7 @@ class Keeper:
                 machine = Machine(
                     hostname=device.name, address=device.address, folder=folder, disk_bytes=device.disk_bytes
                 )
-                if device.kind == "arm64":
-                    boot_board(machine, profile(device.profile), Path(self.lab.tree))
-                boot_ssh_host(machine)
+                load_kind(device.kind).boot(machine, device, Path(self.lab.resources[device.kind]))
         except BaseException as fault:
             os.write(2, f"boot: {type(fault).__name__}: {fault}\n".encode())
         finally:
@@ -126,16 +123,21 @@ class Keeper:
     async def wait_until_listening(self, names: tuple[str, ...]) -> None:
         """Raises OSError, with the device's own last words, when one does not come up."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + START_S
+        start = loop.time()
         left = set(names)
         while left:
-            left -= {name for name in left if listens(self.lab.processes[name].pid)}
+            left -= {name for name in left if self._ready(name)}
             ended = {name for name in left if name not in self.lab.processes or self._has_ended(name)}
-            if ended or (left and loop.time() > end):
-                name = min(ended or left)
+            late = {name for name in left if loop.time() > start + load_kind(self.lab.device(name).kind).start_s}
+            if ended or late:
+                name = min(ended or late)
                 log = (self.lab.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
                 raise OSError(f"{name} did not start: {log.strip()[-500:] or 'its log is empty'}")
             await asyncio.sleep(_POLL_S)
+
+    def _ready(self, name: str) -> bool:
+        device = self.lab.device(name)
+        return name in self.lab.processes and load_kind(device.kind).ready(device, self.lab.processes[name])
 
     def _has_ended(self, name: str) -> bool:
         process = self.lab.processes[name]
@@ -224,16 +226,6 @@ class Keeper:
             else:
                 raise ValueError(f"a link has no {key!r}")
         return link.faults()
-
-
-def listens(pid: int) -> bool:
-    """Whether something waits at port 22 in the network of the process; costs no connection."""
-    for table in ("tcp", "tcp6"):
-        with contextlib.suppress(OSError):
-            rows = Path(f"/proc/{pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]
-            if any(row.split()[1].endswith(":0016") and row.split()[3] == "0A" for row in rows):
-                return True
-    return False
 
 
 def main() -> None:

@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -16,14 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from targets.errors import EnvironmentFault, UsageError
-from targets.lab.board import ensure_emulation
-from targets.lab.boot import SEARCH_PATH
 from targets.lab.doctor import require
-from targets.lab.identity import new_key, write_device_folder
-from targets.lab.profiles import DEFAULT as DEFAULT_PROFILE
-from targets.lab.profiles import environment, profile
+from targets.lab.identity import new_key
+from targets.lab.kind import Kind, Say
+from targets.lab.kinds import KINDS, load_kind
+from targets.lab.profiles import profile
 from targets.lab.state import LabDevice, LabState, ProcessId, lab_folder, load_lab, running_lab
-from targets.lab.tree import ensure_tree, interpreter
 
 MAX_DEVICES = 1000  # a bridge has 1024 ports
 START_S = 120.0
@@ -35,28 +34,28 @@ _GONE_S = 10.0  # the kernel needs 0.1 s for the processes of 100 devices
 class Wanted:
     """What `lab up` was asked for."""
 
-    ssh: int = 0
-    arm64: int = 0
-    profiles: tuple[str, ...] = (DEFAULT_PROFILE,)  # of the boards, taken in turn
+    counts: Mapping[str, int]  # kind → so many devices
+    profiles: tuple[str, ...] = ()  # what devices look like, those of a kind taken in turn; none: as the kind says
     disk_bytes: int = 256 * 1024 * 1024
 
 
-def up(name: str, wanted: Wanted) -> LabState:
-    """Start a lab; it runs until `down`. Returns when every device listens for SSH.
+def up(name: str, wanted: Wanted, say: Say = lambda _: None) -> LabState:
+    """Start a lab; it runs until `down`. Returns when the service of every device answers.
 
     Raises EnvironmentFault when it cannot run here, runs already, or a device did not start; UsageError for a name or
     number that cannot be.
     """
-    require("ssh", *(("arm64",) if wanted.arm64 else ()))
+    kinds = [KINDS[kind] for kind, number in wanted.counts.items() if number and kind in KINDS]
+    require(*(kind.name for kind in kinds))
     folder = lab_folder(name)
     devices = plan(wanted)
     if folder.exists():
         _refuse_running(name)
         down(name)  # what a crash has left
-    tree = ""
-    if wanted.arm64:
-        ensure_emulation()
-        tree = str(ensure_tree())
+    with ThreadPoolExecutor() as pool:  # most of it is waiting for the network
+        resources = dict(
+            zip((kind.name for kind in kinds), pool.map(lambda kind: kind.prepare(say), kinds), strict=True)
+        )
     try:
         folder.mkdir(parents=True, mode=0o755)
     except FileExistsError:
@@ -65,9 +64,9 @@ def up(name: str, wanted: Wanted) -> LabState:
         authorized = new_key(folder / "identity", f"lab-{name}")
         _give_to_user(folder / "identity")
         for device in devices:
-            write_device_folder(folder / device.name, authorized, _emulation(device))
+            load_kind(device.kind).write_folder(folder / device.name, device, authorized)
         ours = ProcessId.of(os.getpid())  # until the keeper writes its own
-        LabState(name=name, keeper=ours, devices=devices, processes={}, tree=tree).save()
+        LabState(name=name, keeper=ours, devices=devices, processes={}, resources=resources).save()
         _start_keeper(name)
     except BaseException:
         down(name)
@@ -83,31 +82,36 @@ def _give_to_user(identity: Path) -> None:
 
 def plan(wanted: Wanted) -> tuple[LabDevice, ...]:
     """The devices, with the addresses they will have; raises UsageError."""
-    if not 0 < wanted.ssh + wanted.arm64 <= MAX_DEVICES:
+    if not 0 < sum(wanted.counts.values()) <= MAX_DEVICES:
         raise UsageError(f"a lab has 1 to {MAX_DEVICES} devices", hint="deploy lab up --ssh 3")
-    boards = [""] * wanted.ssh
-    boards += islice(cycle(wanted.profiles), wanted.arm64)
-    devices = []
-    for index, board in enumerate(boards):
-        if board:
-            profile(board)  # refuses one that there is not
-        devices.append(
-            LabDevice(
-                name=f"{board}-{index - wanted.ssh}" if board else f"pi-{index:03d}",
-                kind="arm64" if board else "ssh",
-                address=f"10.99.{index // 250}.{index % 250 + 2}",
-                port=0,  # the keeper takes a free one
-                python=interpreter() if board else sys.executable,
-                disk_bytes=wanted.disk_bytes,
-                profile=board,
-            )
+    kinds = [load_kind(kind) for kind in wanted.counts]
+    for name in wanted.profiles:
+        if profile(name)["kind"] not in wanted.counts:
+            hint = f"add --{profile(name)['kind']} 1"
+            raise UsageError(f"{name}: none of the devices asked for can look like it", hint=hint)
+    named = [
+        (kind, board, f"{board or kind.stem}-{number}")
+        for kind in kinds
+        for number, board in enumerate(_profiles(kind, wanted))
+    ]
+    return tuple(
+        LabDevice(
+            name=name,
+            kind=kind.name,
+            service=kind.service,
+            address=f"10.99.{index // 250}.{index % 250 + 2}",
+            port=0,  # the keeper takes a free one
+            python=kind.python,
+            disk_bytes=wanted.disk_bytes,
+            profile=board,
         )
-    return tuple(devices)
+        for index, (kind, board, name) in enumerate(named)
+    )
 
 
-def _emulation(device: LabDevice) -> dict[str, str]:
-    """What every program on the device must find in its environment."""
-    return environment(profile(device.profile)) if device.profile else {}
+def _profiles(kind: Kind, wanted: Wanted) -> Iterator[str]:
+    asked = [name for name in wanted.profiles if profile(name)["kind"] == kind.name]
+    return islice(cycle(asked or [kind.profile]), wanted.counts[kind.name])
 
 
 def _refuse_running(name: str) -> None:
@@ -206,7 +210,4 @@ def command_inside(lab: LabState, name: str, command: Sequence[str]) -> list[str
     process = lab.processes.get(name)
     if process is None or not process.alive():
         raise EnvironmentFault(f"{name} is not running", hint=f"deploy lab fault {name} reboot starts it again")
-    kinds = ("--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd")
-    variables = {"PATH": SEARCH_PATH, "HOME": "/root", "TERM": "dumb", **_emulation(device)}
-    pairs = [f"{key}={value}" for key, value in variables.items()]
-    return ["nsenter", f"--target={process.pid}", *kinds, "--", "/usr/bin/env", "-i", *pairs, *command]
+    return load_kind(device.kind).command(lab, device, process, command)

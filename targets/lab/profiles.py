@@ -11,7 +11,6 @@ from typing import Any
 
 from targets.errors import UsageError
 
-DEFAULT = "rpi4"
 _IMPLEMENTER_ARM = 0x41
 _ARCHITECTURE = 0xF  # "defined by the feature registers", as every ARMv8 core says
 _CPU = "devices/system/cpu"

@@ -11,14 +11,18 @@ import json
 import os
 import re
 import signal
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 
 from targets.errors import EnvironmentFault, UsageError
 from targets.records import TargetSpec
 
+Service = Literal["ssh", "adb"]
+
 RUNTIME = Path("/run/edge-deploy-lab")
+PORTS: Mapping[Service, int] = {"ssh": 22, "adb": 5555}
 USER = "pi"
 LOOPBACK = "127.0.0.1"
 
@@ -69,12 +73,17 @@ class LabDevice:
     """One device as planned; it keeps name, keys, address and port over reboots."""
 
     name: str
-    kind: Literal["ssh", "arm64"]
+    kind: str  # of `targets.lab.kinds`
+    service: Service
     address: str  # inside the lab's own network
-    port: int  # on this machine's loopback, forwarded to port 22 of the address
+    port: int  # on this machine's loopback, forwarded to the service's port of the address
     python: str  # interpreter on the device that has the runtimes
     disk_bytes: int
-    profile: str = ""  # of an arm64 board
+    profile: str = ""  # of profiles.toml
+
+    @property
+    def service_port(self) -> int:
+        return PORTS[self.service]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +94,7 @@ class LabState:
     keeper: ProcessId
     devices: tuple[LabDevice, ...]
     processes: dict[str, ProcessId]  # device -> the first process inside it; missing while it reboots
-    tree: str = ""  # root file system of the arm64 boards
+    resources: dict[str, str] = field(default_factory=dict)  # kind → the folder that its devices start from
 
     @property
     def folder(self) -> Path:
@@ -100,7 +109,7 @@ class LabState:
         raise UsageError(f"{name}: not a device of lab {self.name}", hint=f"it has: {known}")
 
     def target_specs(self) -> tuple[TargetSpec, ...]:
-        """The devices as targets, with the lab's keys; nothing of the user's own ~/.ssh takes part."""
+        """The devices with SSH as targets, with the lab's keys; nothing of the user's own ~/.ssh takes part."""
         return tuple(
             TargetSpec(
                 name=device.name,
@@ -114,6 +123,7 @@ class LabState:
                 python=device.python,
             )
             for device in self.devices
+            if device.service == "ssh"
         )
 
     def save(self) -> None:
@@ -141,7 +151,7 @@ def load_lab(name: str) -> LabState:
             keeper=ProcessId(**raw["keeper"]),
             devices=tuple(LabDevice(**device) for device in raw["devices"]),
             processes={device: ProcessId(**process) for device, process in raw["processes"].items()},
-            tree=raw["tree"],
+            resources=raw["resources"],
         )
     except FileNotFoundError:
         known = ", ".join(lab_names())

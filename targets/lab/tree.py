@@ -1,7 +1,8 @@
-"""The root file system of ARM64 boards: Debian's own packages and PyPI's own wheels, put together without running any.
+"""Root file systems of devices: Debian's own packages and PyPI's own wheels, put together without running any.
 
 Nothing foreign is executed while building (emulated maintainer scripts would take minutes), so what they would have
-done, and a board needs, is done here. Trees are kept under ~/.cache/edge-deploy/lab, named by a hash of their recipe.
+done, and a device needs, is done by the recipe's own `finish`. Trees are kept under ~/.cache/edge-deploy/lab, named by
+a hash of their recipe. The recipes are in `targets.lab.trees`.
 """
 
 import fcntl
@@ -13,123 +14,104 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from targets.errors import EnvironmentFault
 
-PYTHON = "3.11"  # of Debian 12; the last one that tflite-runtime 2.14 has wheels for
 MIRROR_VARIABLE = "DEPLOY_LAB_MIRROR"
-_SUITE = "bookworm"
-_PACKAGES = [
-    "base-files",
-    "base-passwd",
-    "libc6",
-    "libc-bin",
-    "bash",
-    "dash",
-    "coreutils",
-    "grep",
-    "sed",
-    "findutils",
-    "util-linux",
-    "mount",
-    "tar",
-    "gzip",
-    "hostname",
-    "procps",
-    "iproute2",
-    "login",
-    "passwd",
-    "openssh-server",
-    "openssh-sftp-server",
-    "python3",
-    "rsync",
-    "libstdc++6",
-    "libgomp1",
-]
-_APT_OPTIONS = ("path-exclude=/usr/share/doc/*", "path-exclude=/usr/share/man/*", "path-exclude=/usr/share/locale/*")
-# Virtual environments in /opt: name -> wheels. Dependencies that only tools of a package import are left out.
-_WHEELS: Mapping[str, Sequence[str]] = {
-    "litert": (
-        "ai-edge-litert==2.3.0",
-        "numpy==2.4.6",
-        "flatbuffers==25.12.19",
-        "backports.strenum==1.2.8",
-        "typing-extensions==4.16.0",
-        "tqdm==4.70.1",
-        "protobuf==7.36.2",
-    ),
-    "onnxruntime": (
-        "onnxruntime==1.32.0",
-        "numpy==2.4.6",
-        "flatbuffers==25.12.19",
-        "packaging==26.3",
-        "protobuf==7.36.2",
-    ),
-    "tflite": ("tflite-runtime==2.14.0", "numpy==1.26.4"),
-}
-# An environment that sees the packages of others.
-_JOINED: Mapping[str, Sequence[str]] = {"edge": ("litert", "onnxruntime")}
-_PLATFORMS = (*tuple(f"manylinux_2_{minor}_aarch64" for minor in (36, 35, 34, 31, 28, 27, 17)), "manylinux2014_aarch64")
-_LAYOUT = 1  # raise it when the code below changes what a tree looks like
-_SITE = f"lib/python{PYTHON}/site-packages"
 
 
-def interpreter(environment: str = "edge") -> str:
-    """The Python of an environment on the board; `edge` has LiteRT and ONNX Runtime."""
-    return f"/opt/{environment}/bin/python"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """What a root file system is made of. Everything but `finish` is in its hash."""
+
+    name: str  # of its folder, in front of the hash
+    architecture: str  # as Debian names it
+    suite: str
+    packages: tuple[str, ...]
+    path_excludes: tuple[str, ...] = ()
+    python: str = ""  # version of its interpreter, as "3.11"
+    # Virtual environments in /opt: name → wheels. Dependencies that only tools of a package import are left out.
+    wheels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    joined: Mapping[str, Sequence[str]] = field(default_factory=dict)  # an environment that sees the packages of others
+    platforms: tuple[str, ...] = ()  # tags of the wheels that run on it
+    system_packages: bool = False  # whether environments see Debian's Python packages
+    layout: int  # raise it when `finish` or the code below changes what the tree looks like
+    finish: Callable[[Path], None]
+
+    @property
+    def digest(self) -> str:
+        told = {key: getattr(self, key) for key in self.__slots__ if key != "finish"}
+        return hashlib.sha256(json.dumps(told, sort_keys=True, default=dict).encode()).hexdigest()[:16]
+
+    @property
+    def site(self) -> str:
+        """Where an environment's packages are, below its folder."""
+        return f"lib/python{self.python}/site-packages"
 
 
-def cached_tree() -> Path:
-    """Where the tree is or will be."""
-    recipe = [_LAYOUT, _SUITE, _PACKAGES, _APT_OPTIONS, dict(_WHEELS), dict(_JOINED), _PLATFORMS]
-    key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
-    return _cache() / f"arm64-{key}"
+def cache_folder() -> Path:
+    """Where what takes long to fetch is kept, outside any checkout."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-deploy" / "lab"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-deploy" / "lab"
+def ensure(name: str, build: Callable[[Path], None]) -> Path:
+    """The cached folder of that name, made by `build` when it is missing; it appears complete or not at all.
+
+    `build` gets a folder that does not exist yet, to make. Only one process builds, others wait for it.
+    """
+    place = cache_folder() / name
+    with (place.parent / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another lab may be building the same
+        if not place.exists():
+            for left in place.parent.glob(f"build-{name}-*"):  # by a build that was killed
+                shutil.rmtree(left)
+            with tempfile.TemporaryDirectory(dir=place.parent, prefix=f"build-{name}-") as folder:
+                build(Path(folder) / name)
+                (Path(folder) / name).rename(place)
+    return place
 
 
-def ensure_tree() -> Path:
-    """The tree, built when it is missing (half a minute and 300 MB; twice that when the network is slow).
+def ensure_tree(recipe: Tree, say: Callable[[str], None] = lambda _: None) -> Path:
+    """The tree, built when it is missing (half a minute and 300 MB for a board; twice that when the network is slow).
 
     Raises EnvironmentFault when a download fails or no mirror is known.
     """
-    tree = cached_tree()
-    tree.parent.mkdir(parents=True, exist_ok=True)
-    with (tree.parent / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another lab may be building the same
-        if not tree.exists():
-            for left in tree.parent.glob("build-*"):  # by a build that was killed
-                shutil.rmtree(left)
-            with tempfile.TemporaryDirectory(dir=tree.parent, prefix="build-") as folder:
-                _build(Path(folder))
-                (Path(folder) / "tree").rename(tree)
-    return tree
+
+    def build(tree: Path) -> None:
+        say(f"fetching the {recipe.name} file system, once")
+        _build(recipe, tree)
+
+    return ensure(f"{recipe.name}-{recipe.digest}", build)
 
 
-def _build(folder: Path) -> None:
-    tree, opt = folder / "tree", folder / "opt"
+def _build(recipe: Tree, tree: Path) -> None:
+    opt = tree.with_name("opt")
     with ThreadPoolExecutor() as pool:  # Debian and PyPI at the same time
-        jobs = [pool.submit(_extract, tree), *(pool.submit(_environment, opt / name, name) for name in _WHEELS)]
+        jobs = [pool.submit(extract, tree, recipe)]
+        jobs += [pool.submit(_environment, recipe, opt / name, wheels) for name, wheels in recipe.wheels.items()]
         for job in jobs:
             job.result()
-    for name, others in _JOINED.items():
-        _environment(opt / name, name)
-        lines = [f"/opt/{other}/{_SITE}\n" for other in others]
-        (opt / name / _SITE / "joined.pth").write_text("".join(lines), encoding="ascii")
-    opt.rename(tree / "opt")
-    _finish(tree)
+    for name, others in recipe.joined.items():
+        _environment(recipe, opt / name, ())
+        lines = [f"/opt/{other}/{recipe.site}\n" for other in others]
+        (opt / name / recipe.site / "joined.pth").write_text("".join(lines), encoding="ascii")
+    if opt.exists():
+        opt.rename(tree / "opt")
+    recipe.finish(tree)
 
 
-def _extract(tree: Path) -> None:
-    excludes = [f"--dpkgopt={option}" for option in _APT_OPTIONS]
-    command = ["mmdebstrap", "--quiet", "--mode=root", "--variant=extract", "--arch=arm64", *excludes]
-    command += [f"--include={','.join(_PACKAGES)}", '--aptopt=Apt::Install-Recommends "false"', _SUITE, str(tree)]
-    _run([*command, mirror()], "fetching Debian's packages for arm64")
+def extract(tree: Path, recipe: Tree) -> None:
+    """Unpack Debian packages, with what they depend on, and run nothing; raises EnvironmentFault."""
+    excludes = [f"--dpkgopt=path-exclude={path}" for path in recipe.path_excludes]
+    command = ["mmdebstrap", "--quiet", "--mode=root", "--variant=extract", f"--arch={recipe.architecture}", *excludes]
+    command += [f"--include={','.join(recipe.packages)}", '--aptopt=Apt::Install-Recommends "false"']
+    _run([*command, recipe.suite, str(tree), mirror()], f"fetching Debian's packages for {recipe.architecture}")
     tree.chmod(0o755)
 
 
@@ -148,20 +130,21 @@ def mirror() -> str:
     return asked.stdout.split()[0]
 
 
-def _environment(place: Path, name: str) -> None:
+def _environment(recipe: Tree, place: Path, wheels: Sequence[str]) -> None:
     """A virtual environment as `python -m venv` lays it out: found by `python -I`, which PYTHONPATH is not."""
     (place / "bin").mkdir(parents=True)
-    (place / _SITE).mkdir(parents=True)
+    (place / recipe.site).mkdir(parents=True)
     for alias in ("python", "python3"):
         (place / "bin" / alias).symlink_to("/usr/bin/python3")
-    config = "home = /usr/bin\ninclude-system-site-packages = false\n"
+    config = f"home = /usr/bin\ninclude-system-site-packages = {str(recipe.system_packages).lower()}\n"
     (place / "pyvenv.cfg").write_text(config, encoding="ascii")
-    if wheels := _WHEELS.get(name):
-        platforms = [word for platform in _PLATFORMS for word in ("--platform", platform)]
-        target = ["--python-version", PYTHON, "--implementation", "cp", *platforms, "--only-binary=:all:"]
+    if wheels:
+        platforms = [word for platform in recipe.platforms for word in ("--platform", platform)]
+        target = ["--python-version", recipe.python, "--implementation", "cp", *platforms, "--only-binary=:all:"]
         options = ["--quiet", "--no-input", "--disable-pip-version-check", "--no-deps", "--no-compile"]
-        options += ["--root-user-action=ignore", "--target", str(place / _SITE)]
-        _run([*_pip(), "install", *options, *target, *wheels], f"fetching the wheels of {name} for arm64")
+        options += ["--root-user-action=ignore", "--target", str(place / recipe.site)]
+        doing = f"fetching the wheels of {place.name} for {recipe.architecture}"
+        _run([*_pip(), "install", *options, *target, *wheels], doing)
 
 
 def _pip() -> list[str]:
@@ -182,16 +165,3 @@ def _run(command: Sequence[str], doing: str) -> None:
     if done.returncode:
         said = done.stderr.strip().splitlines()[-3:]
         raise EnvironmentFault(f"{doing} failed: {' / '.join(said)}", hint="check the network, then try again")
-
-
-def _finish(tree: Path) -> None:
-    """What maintainer scripts would have done, as far as a board without any service but sshd needs it."""
-    for name in ("dev", "proc", "sys", "run", "home", "etc/ssh"):
-        (tree / name).mkdir(parents=True, exist_ok=True)
-    for name in ("etc/passwd", "etc/group", "etc/shadow"):
-        (tree / name).write_text("", encoding="ascii")  # each device brings its own
-    if sys.version_info[:2] == (3, 11):
-        # Only root may write byte code there, and compiling numpy in emulation at every import takes seconds.
-        folders = [str(tree / "opt"), str(tree / f"usr/lib/python{PYTHON}")]
-        command = [sys.executable, "-m", "compileall", "-q", "-j", "0", "-s", str(tree), "-p", "/", *folders]
-        subprocess.run(command, stdout=subprocess.DEVNULL, check=False)  # a test file with wrong syntax is no fault

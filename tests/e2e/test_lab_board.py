@@ -16,19 +16,22 @@ from tiny_models import Bundle, digest_of, onnx_bundle, tflite_bundle
 
 from targets.device import Device, connect
 from targets.errors import AuthRefused, DiskFull, HostKeyRejected, ReadOnly, Unreachable, UsageError
-from targets.lab.board import ensure_emulation
 from targets.lab.faults import inflict
+from targets.lab.kinds.board import ensure_emulation
 from targets.lab.lab import Wanted, command_inside, down, plan
 from targets.lab.profiles import profiles
 from targets.lab.state import LabState
-from targets.lab.tree import ensure_tree, interpreter
+from targets.lab.tree import ensure_tree
+from targets.lab.trees import ARM64, interpreter
 from targets.records import Absent, Measurement, TargetSpec
+
+BOARDS = ("rpi3", "rpi4", "rpi5", "jetson")
 
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[LabState]:
     require_lab("ssh", "arm64")
-    with running(Wanted(ssh=1, arm64=4, profiles=tuple(profiles())), f"test-{secrets.token_hex(4)}") as lab:
+    with running(Wanted(counts={"ssh": 1, "arm64": 4}, profiles=BOARDS), f"test-{secrets.token_hex(4)}") as lab:
         yield lab
 
 
@@ -122,7 +125,7 @@ def test_a_board_is_administered_like_one(lab: LabState) -> None:
     assert inside(lab, name, "cat", governor) == "performance\n"
     assert inside(lab, name, "vcgencmd", "get_throttled") == "throttled=0x0\n"
     inside(lab, name, "touch", "/etc/mine")  # the tree below is shared, and stays as it was
-    assert not (Path(lab.tree) / "etc/mine").exists()
+    assert not (Path(lab.resources["arm64"]) / "etc/mine").exists()
     others = inside(lab, board(lab, "rpi5").name, "ls", "/etc")
     assert "mine" not in others.split()
 
@@ -147,10 +150,10 @@ def test_faults_of_the_device_itself(lab: LabState, tmp_path: Path) -> None:
 
 def test_nothing_is_left_of_boards() -> None:
     require_lab("ssh", "arm64")
-    ensure_emulation()
-    ensure_tree()
+    ensure_emulation("aarch64")
+    ensure_tree(ARM64)
     before, name = surroundings(), f"test-{secrets.token_hex(4)}"
-    with running(Wanted(arm64=2), name):
+    with running(Wanted(counts={"arm64": 2}), name):
         made = lab_namespaces(name)
         assert surroundings() == before
         down(name)
@@ -161,7 +164,7 @@ def test_nothing_is_left_of_boards() -> None:
 def test_a_whole_run_takes_its_targets_from_the_lab(lab: LabState, tmp_path: Path) -> None:
     """deploy.yaml names no device; float and int8 ONNX go to an x86 host and to an ARM64 board."""
     work = project(tmp_path, recipes=["onnx-float32", "onnx-int8"])
-    names = ("pi-000", board(lab, "rpi5").name)
+    names = ("pi-0", board(lab, "rpi5").name)
     chosen = [word for name in names for word in ("--target", name)]
     ran = work.run("--targets-from", lab.name, *chosen, "--json", timeout_s=240)
     assert ran.status == 0, ran.err
@@ -173,16 +176,16 @@ def test_a_whole_run_takes_its_targets_from_the_lab(lab: LabState, tmp_path: Pat
 
 
 def test_profiles_are_taken_in_turn_and_wrong_ones_refused() -> None:
-    made = plan(Wanted(arm64=3, profiles=("rpi3", "rpi5")))
+    made = plan(Wanted(counts={"arm64": 3}, profiles=("rpi3", "rpi5")))
     assert [device.name for device in made] == ["rpi3-0", "rpi5-1", "rpi3-2"]
     with pytest.raises(UsageError, match="no profile"):
-        plan(Wanted(arm64=1, profiles=("rpi9",)))
+        plan(Wanted(counts={"arm64": 1}, profiles=("rpi9",)))
 
 
 def test_a_board_answers_soon_after_its_start() -> None:
     """Not a benchmark: an emulated boot that waits for a time-out somewhere would take tens of seconds."""
     require_lab("ssh", "arm64")
-    ensure_tree()
+    ensure_tree(ARM64)
     start = time.monotonic()
-    with running(Wanted(arm64=1), f"test-{secrets.token_hex(4)}"):
+    with running(Wanted(counts={"arm64": 1}), f"test-{secrets.token_hex(4)}"):
         assert time.monotonic() - start < 60

@@ -34,7 +34,7 @@ from targets.records import TargetSpec
 @pytest.fixture(scope="module")
 def started() -> Iterator[str]:
     require_lab("ssh")
-    with running(Wanted(ssh=2, disk_bytes=64_000_000), f"test-{secrets.token_hex(4)}") as lab:
+    with running(Wanted(counts={"ssh": 2}, disk_bytes=64_000_000), f"test-{secrets.token_hex(4)}") as lab:
         yield lab.name
 
 
@@ -42,7 +42,7 @@ def started() -> Iterator[str]:
 def lab(started: str) -> Iterator[LabState]:
     """Two healthy hosts; what a test breaks on the first is mended after it."""
     yield load_lab(started)
-    inflict(load_lab(started), "pi-000", "restore")
+    inflict(load_lab(started), "pi-0", "restore")
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def blob(tmp_path: Path) -> Path:
 
 
 def inside(lab: LabState, *command: str) -> str:
-    return subprocess.run(command_inside(lab, "pi-000", command), check=True, capture_output=True, text=True).stdout
+    return subprocess.run(command_inside(lab, "pi-0", command), check=True, capture_output=True, text=True).stdout
 
 
 def refusal(spec: TargetSpec, kind: type[DeviceError], tmp_path: Path) -> float:
@@ -96,7 +96,7 @@ def test_cut_after_so_many_bytes_resets_in_the_middle_of_a_push(
 ) -> None:
     with connect(spec, state=tmp_path):
         pass  # brings the agent there
-    inflict(lab, "pi-000", "cut-after", 4_000_000)
+    inflict(lab, "pi-0", "cut-after", 4_000_000)
     assert lost(spec, blob, tmp_path) < 30
     assert digest_of(blob) not in live_names(lab)
     assert pushed(spec, blob, tmp_path) < 60  # the trigger has gone off; nothing needs mending
@@ -105,19 +105,19 @@ def test_cut_after_so_many_bytes_resets_in_the_middle_of_a_push(
 def test_blackhole_after_so_many_bytes_is_noticed_in_the_middle_of_a_push(
     lab: LabState, spec: TargetSpec, blob: Path, tmp_path: Path
 ) -> None:
-    inflict(lab, "pi-000", "blackhole-after", 6_000_000)
+    inflict(lab, "pi-0", "blackhole-after", 6_000_000)
     assert lost(spec, blob, tmp_path) < 40  # resending backs off between looks at the clock
     assert 1.9 < refusal(spec, Unreachable, tmp_path) < 20  # and nobody answers a new connection
-    inflict(lab, "pi-000", "restore")
-    assert "pi-000" in inside(lab, "hostname")
+    inflict(lab, "pi-0", "restore")
+    assert "pi-0" in inside(lab, "hostname")
     with reconnected(spec, tmp_path) as device:
-        assert device.facts().target == "pi-000"
+        assert device.facts().target == "pi-0"
 
 
 def test_blackhole_between_requests_is_noticed_by_keep_alive(lab: LabState, spec: TargetSpec, tmp_path: Path) -> None:
     """Nothing is under way: a forwarder that kept acknowledging would hide this."""
     with connect(spec, state=tmp_path) as device:
-        inflict(lab, "pi-000", "blackhole")
+        inflict(lab, "pi-0", "blackhole")
         start = time.monotonic()
         with pytest.raises(ConnectionLost):
             device.facts()
@@ -125,78 +125,78 @@ def test_blackhole_between_requests_is_noticed_by_keep_alive(lab: LabState, spec
 
 
 def test_blackhole_gives_no_answer_to_a_new_connection(lab: LabState, spec: TargetSpec, tmp_path: Path) -> None:
-    inflict(lab, "pi-000", "blackhole")
+    inflict(lab, "pi-0", "blackhole")
     assert 1.9 < refusal(spec, Unreachable, tmp_path) < 20
 
 
 def test_refuse_is_known_at_once_and_the_port_stays_ours(lab: LabState, spec: TargetSpec, tmp_path: Path) -> None:
-    inflict(lab, "pi-000", "refuse")
+    inflict(lab, "pi-0", "refuse")
     assert refusal(spec, Unreachable, tmp_path) < 1.9
-    inflict(lab, "pi-000", "restore")
+    inflict(lab, "pi-0", "restore")
     with reconnected(spec, tmp_path) as device:
-        assert device.facts().target == "pi-000"
+        assert device.facts().target == "pi-0"
 
 
 def test_hang_accepts_and_never_speaks(lab: LabState, spec: TargetSpec, tmp_path: Path) -> None:
-    inflict(lab, "pi-000", "hang")
+    inflict(lab, "pi-0", "hang")
     assert 1.9 < refusal(spec, Unreachable, tmp_path) < 20
 
 
 def test_cut_ends_a_session(lab: LabState, spec: TargetSpec, tmp_path: Path) -> None:
     with connect(spec, state=tmp_path) as device:
         device.facts()
-        inflict(lab, "pi-000", "cut")
+        inflict(lab, "pi-0", "cut")
         with pytest.raises(ConnectionLost):
             device.facts()
 
 
 def test_full_disk(lab: LabState, spec: TargetSpec, blob: Path, tmp_path: Path) -> None:
     with connect(spec, state=tmp_path) as device:
-        inflict(lab, "pi-000", "full")
+        inflict(lab, "pi-0", "full")
         assert device.facts().free_disk_bytes < 100_000
         with pytest.raises(DiskFull):
             device.push(blob, digest_of(blob))
-    inflict(lab, "pi-000", "restore")
+    inflict(lab, "pi-0", "restore")
     blob.write_bytes(os.urandom(1_000_000))
     pushed(spec, blob, tmp_path)
 
 
 def test_read_only_disk(lab: LabState, spec: TargetSpec, blob: Path, tmp_path: Path) -> None:
-    inflict(lab, "pi-000", "readonly")
+    inflict(lab, "pi-0", "readonly")
     with pytest.raises(ReadOnly), connect(spec, state=tmp_path) as device:
         device.push(blob, digest_of(blob))
 
 
 def test_no_key_is_accepted(lab: LabState, spec: TargetSpec, tmp_path: Path) -> None:
-    inflict(lab, "pi-000", "auth")
+    inflict(lab, "pi-0", "auth")
     refusal(spec, AuthRefused, tmp_path)
 
 
 def test_a_new_host_key_is_refused_until_restored(lab: LabState, spec: TargetSpec, tmp_path: Path) -> None:
-    inflict(lab, "pi-000", "hostkey")
+    inflict(lab, "pi-0", "hostkey")
     with pytest.raises(HostKeyRejected):
         reconnected(spec, tmp_path)  # sshd starts itself again
-    inflict(lab, "pi-000", "restore")
+    inflict(lab, "pi-0", "restore")
     with reconnected(spec, tmp_path) as device:
-        assert device.facts().target == "pi-000"
+        assert device.facts().target == "pi-0"
 
 
 def test_reboot_in_the_middle_of_a_push_loses_the_disk_and_comes_back(
     lab: LabState, spec: TargetSpec, blob: Path, tmp_path: Path
 ) -> None:
     inside(lab, "touch", "/home/pi/mine")
-    reboot = threading.Thread(target=inflict, args=(lab, "pi-000", "reboot", 1.0))
+    reboot = threading.Thread(target=inflict, args=(lab, "pi-0", "reboot", 1.0))
     with connect(spec, state=tmp_path) as device:
-        inflict(lab, "pi-000", "rate", 4_000_000)
+        inflict(lab, "pi-0", "rate", 4_000_000)
         threading.Timer(1.0, reboot.start).start()
         with pytest.raises(ConnectionLost):
             device.push(blob, digest_of(blob))
     while not reboot.ident:
         time.sleep(0.05)
     reboot.join()
-    inflict(load_lab(lab.name), "pi-000", "restore")
+    inflict(load_lab(lab.name), "pi-0", "restore")
     with reconnected(spec, tmp_path) as device:
-        assert device.facts().target == "pi-000"
+        assert device.facts().target == "pi-0"
     assert "mine" not in inside(load_lab(lab.name), "ls", "/home/pi")
 
 
@@ -205,21 +205,21 @@ def test_rate_and_delay_are_about_what_was_asked_for(
 ) -> None:
     blob.write_bytes(os.urandom(3_000_000))
     with connect(spec, state=tmp_path) as device:
-        inflict(lab, "pi-000", "rate", 1_000_000)
+        inflict(lab, "pi-0", "rate", 1_000_000)
         start = time.monotonic()
         device.push(blob, digest_of(blob))
         assert 2.5 < time.monotonic() - start < 30
-        inflict(lab, "pi-000", "restore")
-        inflict(lab, "pi-000", "delay", 0.1)
+        inflict(lab, "pi-0", "restore")
+        inflict(lab, "pi-0", "delay", 0.1)
         start = time.monotonic()
         device.facts()
         assert 0.2 <= time.monotonic() - start < 10
 
 
 def test_faults_hit_one_device_only(lab: LabState, tmp_path: Path) -> None:
-    inflict(lab, "pi-000", "blackhole")
+    inflict(lab, "pi-0", "blackhole")
     with connect(lab.target_specs()[1], state=tmp_path) as device:
-        assert device.facts().target == "pi-001"
+        assert device.facts().target == "pi-1"
 
 
 def test_the_command_line(lab: LabState) -> None:
@@ -229,17 +229,17 @@ def test_the_command_line(lab: LabState) -> None:
 
     listed = deploy("fault").stdout
     assert all(f"{fault}" in listed for fault in FAULTS)
-    assert deploy("fault", "pi-000", "cut-after=4MB").returncode == 0
+    assert deploy("fault", "pi-0", "cut-after=4MB").returncode == 0
     assert "cut_after_bytes 4000000" in deploy("status").stdout
     assert deploy("fault", "all", "restore").returncode == 0
     assert "cut_after" not in deploy("status").stdout
-    for wrong in (["pi-9", "cut"], ["pi-000", "burn"], ["pi-000", "cut=3"], ["pi-000", "rate"], ["pi-000"]):
+    for wrong in (["pi-9", "cut"], ["pi-0", "burn"], ["pi-0", "cut=3"], ["pi-0", "rate"], ["pi-0"]):
         refused = deploy("fault", *wrong)
         assert refused.returncode == 2 and "hint:" in refused.stderr
 
 
 def test_a_missing_or_superfluous_value_is_refused(lab: LabState) -> None:
     with pytest.raises(UsageError):
-        inflict(lab, "pi-000", "rate")
+        inflict(lab, "pi-0", "rate")
     with pytest.raises(UsageError):
-        inflict(lab, "pi-000", "cut", 3)
+        inflict(lab, "pi-0", "cut", 3)

@@ -37,7 +37,7 @@ def name() -> str:
 
 @pytest.fixture(scope="module")
 def lab(capable: None) -> Iterator[LabState]:
-    with running(Wanted(ssh=3, disk_bytes=_DISK_BYTES), f"test-{secrets.token_hex(4)}") as lab:
+    with running(Wanted(counts={"ssh": 3}, disk_bytes=_DISK_BYTES), f"test-{secrets.token_hex(4)}") as lab:
         yield lab
 
 
@@ -112,7 +112,7 @@ def test_many_connections_at_once_are_all_served(lab: LabState, tmp_path: Path) 
 
 def test_the_machine_is_untouched_while_a_lab_runs_and_nothing_is_left_of_it(name: str) -> None:
     before = surroundings()
-    with running(Wanted(ssh=3), name) as lab:
+    with running(Wanted(counts={"ssh": 3}), name) as lab:
         made = lab_namespaces(name)
         assert len(made) == 1 + 5 * len(lab.devices)  # the hub's network, and five of each device
         assert made <= all_namespaces()
@@ -125,7 +125,7 @@ def test_the_machine_is_untouched_while_a_lab_runs_and_nothing_is_left_of_it(nam
 @pytest.mark.parametrize("whole", [False, True], ids=["keeper", "everything"])
 def test_after_a_crash_nothing_is_left_either(name: str, whole: bool, tmp_path: Path) -> None:
     before = surroundings()
-    with running(Wanted(ssh=3), name) as lab, connect(lab.target_specs()[0], state=tmp_path):
+    with running(Wanted(counts={"ssh": 3}), name) as lab, connect(lab.target_specs()[0], state=tmp_path):
         made = lab_namespaces(name)
         for process in (lab.keeper, *(lab.processes.values() if whole else ())):
             process.signal(signal.SIGKILL)
@@ -135,25 +135,25 @@ def test_after_a_crash_nothing_is_left_either(name: str, whole: bool, tmp_path: 
 
 
 def test_a_killed_keeper_takes_its_devices_along_without_any_help(name: str) -> None:
-    with running(Wanted(ssh=2), name) as lab:
+    with running(Wanted(counts={"ssh": 2}), name) as lab:
         made = lab_namespaces(name)
         lab.keeper.signal(signal.SIGKILL)
         end = time.monotonic() + 5
         while made & all_namespaces() and time.monotonic() < end:
             time.sleep(0.02)
         assert not made & all_namespaces()
-        again = up(name, Wanted(ssh=1))  # what was left of the first is no hindrance
+        again = up(name, Wanted(counts={"ssh": 1}))  # what was left of the first is no hindrance
         assert again.keeper != lab.keeper
 
 
 def test_two_labs_live_side_by_side(lab: LabState, name: str, tmp_path: Path) -> None:
-    with running(Wanted(ssh=2), name) as other:
+    with running(Wanted(counts={"ssh": 2}), name) as other:
         assert {spec.name for spec in other.target_specs()} <= {spec.name for spec in lab.target_specs()}
         for spec in (other.target_specs()[0], lab.target_specs()[0]):
             with connect(spec, state=tmp_path) as device:
                 assert device.facts().target == spec.name
         with pytest.raises(EnvironmentFault, match="is running"):
-            up(name, Wanted(ssh=1))
+            up(name, Wanted(counts={"ssh": 1}))
         down(name)
     with connect(lab.target_specs()[0], state=tmp_path) as device:
         assert device.facts().target
@@ -164,12 +164,12 @@ def test_the_command_line_from_up_to_down(name: str) -> None:
     try:
         assert started.returncode == 0, started.stderr
         printed = YAML(typ="safe").load(started.stdout)["targets"]
-        assert list(printed) == ["pi-000", "pi-001"]
-        assert printed["pi-000"]["port"] == load_lab(name).devices[0].port
+        assert list(printed) == ["pi-0", "pi-1"]
+        assert printed["pi-0"]["port"] == load_lab(name).devices[0].port
         shown = deploy("lab", "status", "--name", name)
         assert shown.stdout.count("running") == 2
-        done = deploy("lab", "exec", "--name", name, "pi-001", "--", "sh", "-c", "hostname; exit 7")
-        assert (done.returncode, done.stdout) == (7, "pi-001\n")
+        done = deploy("lab", "exec", "--name", name, "pi-1", "--", "sh", "-c", "hostname; exit 7")
+        assert (done.returncode, done.stdout) == (7, "pi-1\n")
     finally:
         ended = deploy("lab", "down", "--name", name)
     assert ended.returncode == 0, ended.stderr
@@ -181,9 +181,9 @@ def test_the_command_line_from_up_to_down(name: str) -> None:
 def test_names_that_cannot_be_are_refused() -> None:
     for wrong in ("", "../etc", "a/b", "A", "x" * 40):
         with pytest.raises(UsageError):
-            up(wrong, Wanted(ssh=1))
+            up(wrong, Wanted(counts={"ssh": 1}))
     with pytest.raises(UsageError):
-        up("test-none", Wanted())
+        up("test-none", Wanted(counts={}))
 
 
 @pytest.mark.parametrize("after_s", [0.3, 0.6, 0.9, 1.2])

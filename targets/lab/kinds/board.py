@@ -1,36 +1,68 @@
-"""What the first process of an ARM64 board does before it becomes an emulated sshd, and what emulation needs."""
+"""ARM boards: a Debian of theirs under qemu-user, with the /proc and /sys that programs expect of such a board."""
 
 import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from targets.errors import EnvironmentFault
 from targets.lab import namespaces as ns
 from targets.lab.boot import PI_ID, Machine, become_sshd, network
-from targets.lab.profiles import Profile, cpuinfo, environment, write_sys
+from targets.lab.kind import Kind, Say
+from targets.lab.profiles import Profile, cpuinfo, environment, profile, write_sys
+from targets.lab.state import LabDevice
+from targets.lab.tree import ensure_tree
+from targets.lab.trees import ARM64, interpreter
 
 _BINFMT = Path("/proc/sys/fs/binfmt_misc")
-_RULE = Path("/usr/lib/binfmt.d/qemu-aarch64.conf")
+_RULES = Path("/usr/lib/binfmt.d")
+_FIRMWARE = Path(__file__).parent.parent  # with the commands that a board's firmware brings
 _DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 
 
-def ensure_emulation() -> None:
-    """Let the kernel run ARM64 programs by qemu-user, where that is not set up yet; needs root.
+class Arm64Board(Kind):
+    """Debian's arm64 tree below a writable layer in memory."""
+
+    name = "arm64"
+    title = "ARM64 boards"
+    programs: ClassVar[Mapping[str, str]] = {
+        "mmdebstrap": "mmdebstrap",
+        "apt-get": "apt",
+        "/usr/lib/binfmt.d/qemu-aarch64.conf": "qemu-user-static",
+        "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
+    }
+    stem = profile = "rpi4"
+    python = interpreter()
+
+    def prepare(self, say: Say) -> str:
+        ensure_emulation("aarch64")
+        return str(ensure_tree(ARM64, say))
+
+    def environment(self, device: LabDevice) -> dict[str, str]:
+        return environment(profile(device.profile))
+
+    def boot(self, machine: Machine, device: LabDevice, resources: Path) -> None:
+        boot_board(machine, profile(device.profile), resources)
+
+
+def ensure_emulation(processor: str) -> None:
+    """Let the kernel run programs of another processor by qemu-user, where that is not set up yet; needs root.
 
     The rule carries the flag F: the kernel holds the emulator open, so a board's file system need not contain it.
     Raises EnvironmentFault.
     """
+    rule = f"qemu-{processor}"
     try:
         if not (_BINFMT / "register").exists():
             ns.mount("binfmt_misc", _BINFMT, "binfmt_misc")
-        if not (_BINFMT / "qemu-aarch64").exists():
-            (_BINFMT / "register").write_bytes(_RULE.read_bytes())
+        if not (_BINFMT / rule).exists():
+            (_BINFMT / "register").write_bytes((_RULES / f"{rule}.conf").read_bytes())
     except OSError as fault:
-        raise EnvironmentFault(
-            f"ARM64 programs cannot run here: {fault}", hint="apt-get install --no-install-recommends qemu-user-static"
-        ) from fault
+        hint = "apt-get install --no-install-recommends qemu-user-static"
+        raise EnvironmentFault(f"programs for {processor} cannot run here: {fault}", hint=hint) from fault
 
 
 def boot_board(machine: Machine, board: Profile, tree: Path) -> None:
@@ -47,7 +79,7 @@ def boot_board(machine: Machine, board: Profile, tree: Path) -> None:
     ns.mount("overlay", root, "overlay", options=f"lowerdir={tree},upperdir={disk}/upper,workdir={disk}/work")
     _write_etc(machine, root)
     if board["firmware"]:
-        shutil.copy(Path(__file__).with_name(f"{board['firmware']}.sh"), root / "usr/bin" / board["firmware"])
+        shutil.copy(_FIRMWARE / f"{board['firmware']}.sh", root / "usr/bin" / board["firmware"])
         (root / "usr/bin" / board["firmware"]).chmod(0o755)
     _mount_kernel_folders(root, board)
     os.chdir(root)

@@ -13,6 +13,7 @@ from pipeline.quality.metrics import MetricSpec
 from pipeline.quantities import parse_quantity
 from pipeline.records import Objective
 from pipeline.samples import DataSection
+from pipeline.yaml_file import shown
 
 
 def _quantity(dimension: str) -> BeforeValidator:
@@ -33,14 +34,6 @@ Bytes = Annotated[float, _quantity("bytes"), _described("1.5 MB")]
 Milliseconds = Annotated[float, _quantity("ms"), _described("20 ms")]
 Seconds = Annotated[float, _quantity("s"), _described("0.5 s")]
 Joules = Annotated[float, _quantity("j"), _described("30 mJ")]
-
-
-def shown(value: object) -> str:
-    if value is None:
-        return "empty"
-    if isinstance(value, dict | list):
-        return "keys with values" if isinstance(value, dict) else "a list"
-    return repr(value)
 
 
 class _Section(BaseModel):

@@ -17,10 +17,11 @@ _UNITS: dict[str, dict[str, float]] = {
         "gib": 2**30,
     },
     "ms": {"us": 1e-3, "µs": 1e-3, "ms": 1, "s": 1e3},
-    "s": {"ms": 1e-3, "s": 1, "min": 60},
+    "s": {"ms": 1e-3, "s": 1, "min": 60, "h": 3600, "d": 86400},
+    "share": {"share": 1, "%": 0.01},
     "j": {"uj": 1e-6, "µj": 1e-6, "mj": 1e-3, "j": 1},
 }
-_WRITTEN = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-zµ]*)\s*")
+_WRITTEN = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-zµ%]*)\s*")
 
 MINUS = "−"
 # Below this share a change is noise of rounding, not something won or lost.
@@ -30,7 +31,7 @@ _AS_FACTOR = 3.0
 
 
 def parse_quantity(text: object, dimension: str) -> float:
-    """Read a positive quantity of `dimension` ("bytes", "ms", "s", "j"); a bare number is in that unit.
+    """Read a positive quantity of `dimension` ("bytes", "ms", "s", "share", "j"); a bare number is in that unit.
 
     Raises:
         UsageError: not a number with a unit of that dimension.

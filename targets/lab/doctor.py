@@ -34,10 +34,16 @@ def findings(kind: str) -> list[Finding]:
     elif not _may_make_namespaces():
         found.append(Finding(kind=kind, missing="the right to make namespaces (a container needs --privileged)"))
     for program, package in {**_PROGRAMS, **load_kind(kind).programs}.items():
-        path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-        if not (Path(program).is_file() if program.startswith("/") else shutil.which(program, path=path)):
+        if not _is_here(program):
             found.append(Finding(kind=kind, missing=program, package=package))
     return found
+
+
+def _is_here(program: str) -> bool:
+    """A program by its name, or a file by its path, which may be a pattern."""
+    if program.startswith("/"):
+        return any(Path("/").glob(program[1:]))
+    return shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") is not None
 
 
 def _may_make_namespaces() -> bool:

@@ -1,25 +1,31 @@
 """What can go wrong with a device on demand. Each fault is a row of `FAULTS`; `restore` mends all but lost data."""
 
+import os
 import signal
 import subprocess
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
 from targets.errors import EnvironmentFault, UsageError
+from targets.lab.boot import PI_ID
 from targets.lab.identity import new_key
 from targets.lab.kinds import load_kind
 from targets.lab.lab import ask, command_inside
 from targets.lab.state import LabState
 
-Dimension = Literal["", "bytes", "s"]
+Dimension = Literal["", "bytes", "s", "share"]
 _FILLER = "/home/.full"
 _FILL = f"fallocate -l $(df --output=avail -B1 $disk | tail -n 1) {_FILLER}"
 _HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
 # The first process of a device is its sshd, which reads its keys again on HUP.
 _TAKE_KEY = f'{{ echo "$key" > {_HOST_KEY}; kill -HUP 1; }}'
+_SSHD_CONFIG = "/etc/ssh/sshd_config"
+_FAKETIME = "/usr/lib/*/faketime/libfaketime.so.1"
+_KILLED_UID = PI_ID  # whose programs `kill` ends; the device's own go on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,10 +36,11 @@ class Fault:
     apply: Callable[[LabState, str, float], None]
     dimension: Dimension = ""  # empty: takes no value
     default: float | None = None  # None: a value must be given
+    signed: bool = False
 
 
 def inflict(lab: LabState, name: str, fault: str, value: float | None = None) -> None:
-    """Make a fault on a device. `value` is in bytes or seconds, as the fault's dimension says.
+    """Make a fault on a device. `value` is in bytes, seconds or a share of 1, as the fault's dimension says.
 
     Raises UsageError for an unknown device or fault or a missing value, EnvironmentFault when it cannot be made.
     """
@@ -67,12 +74,13 @@ def _inside(script: str) -> Callable[[LabState, str, float], None]:
     return apply
 
 
-def _run_inside(lab: LabState, name: str, script: str, text: str = "") -> None:
+def _run_inside(lab: LabState, name: str, script: str, text: str = "") -> str:
     disk = load_kind(lab.device(name).kind).disk
     command = command_inside(lab, name, ["sh", "-ec", f"disk={disk}; {script}"])
     done = subprocess.run(command, input=text, text=True, capture_output=True, check=False)
     if done.returncode:
         raise EnvironmentFault(f"{name}: {done.stderr.strip()}", hint=f"deploy lab exec {name} -- sh")
+    return done.stdout
 
 
 def _reboot(lab: LabState, name: str, outage_s: float) -> None:
@@ -91,10 +99,35 @@ def _stop(lab: LabState, name: str, _: float) -> None:
     lab.processes[name].signal(signal.SIGSTOP)
 
 
+def _set_clock(lab: LabState, name: str, offset_s: float) -> None:
+    """New sessions see another time of day; time that is measured (CLOCK_MONOTONIC) passes as ever."""
+    device = lab.device(name)
+    variables = load_kind(device.kind).environment(device)
+    if offset_s:
+        variables |= {"LD_PRELOAD": "$library", "FAKETIME": f"{offset_s:+.0f}", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    line = " ".join(f"{key}={value}" for key, value in variables.items())
+    find = f"library=$(echo {_FAKETIME}); test -e $library; " if offset_s else ""
+    write = f'sed -i "/^SetEnv /d" {_SSHD_CONFIG}; ' + (f'echo "SetEnv {line}" >> {_SSHD_CONFIG}; ' if line else "")
+    _run_inside(lab, name, f"{find}{write} kill -HUP 1")
+
+
+def _kill(lab: LabState, name: str, _: float) -> None:
+    """SIGKILL from outside: nothing on the device sees it coming."""
+    inside = Path(f"/proc/{lab.processes[name].pid}/ns/pid").readlink()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            if (process / "ns/pid").readlink() != inside or process.stat().st_uid != _KILLED_UID:
+                continue
+            if b"sshd" not in (process / "cmdline").read_bytes():  # the link is to live on
+                os.kill(int(process.name), signal.SIGKILL)
+
+
 def _restore(lab: LabState, name: str, _: float) -> None:
     ask(lab, {"op": "link", "device": name, "settings": {"restore": True}})
     lab.processes[name].signal(signal.SIGCONT)
     _run_inside(lab, name, f"mount -o remount,bind,rw $disk; rm -f {_FILLER}")
+    if "FAKETIME" in _run_inside(lab, name, f"cat {_SSHD_CONFIG}"):
+        _set_clock(lab, name, 0.0)
     _run_inside(lab, name, "cat > /etc/ssh/authorized_keys", (lab.folder / "identity.pub").read_text(encoding="ascii"))
     host_key = (lab.folder / name / "host_key").read_text(encoding="ascii")
     _run_inside(lab, name, f'key=$(cat); [ "$key" = "$(cat {_HOST_KEY})" ] || {_TAKE_KEY}', host_key)
@@ -113,10 +146,18 @@ FAULTS: Mapping[str, Fault] = {
     "hang": Fault(says="accept connections and never speak", apply=_stop),
     "delay": Fault(says="delay everything by so much each way", apply=_link("delay_s"), dimension="s"),
     "rate": Fault(says="let pass so much a second", apply=_link("rate_bytes_per_s"), dimension="bytes"),
+    "jitter": Fault(says="delay each piece by up to so much more, in order", apply=_link("jitter_s"), dimension="s"),
+    "loss": Fault(
+        says="lose that share of all packets, which TCP sends again", apply=_link("loss_share"), dimension="share"
+    ),
     "full": Fault(says="fill the disk", apply=_inside(_FILL)),
     "readonly": Fault(says="make the disk read-only", apply=_inside("mount -o remount,bind,ro $disk")),
     "auth": Fault(says="accept no key any more", apply=_inside(": > /etc/ssh/authorized_keys")),
     "hostkey": Fault(says="get a new host key, as a reinstalled board does", apply=_new_host_key),
+    "clock": Fault(
+        says="show new sessions a clock that is off by so much, as -3d", apply=_set_clock, dimension="s", signed=True
+    ),
+    "kill": Fault(says="kill what its user runs, as the kernel does when memory runs out", apply=_kill),
     "reboot": Fault(
         says="end everything, lose the disk, come back after so long", apply=_reboot, dimension="s", default=2.0
     ),

@@ -6,6 +6,7 @@ What the client's own kernel sees is what it would see of a real device: see `Li
 import asyncio
 import contextlib
 import ctypes
+import random
 import socket
 import struct
 import time
@@ -17,7 +18,8 @@ CHUNK_BYTES = 128 * 1024
 # As much as a fast link has under way; more would hide from the client that the far end reads nothing.
 QUEUED_CHUNKS = 4
 _SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27
-_RETURN_0 = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0))  # BPF "ret #0": keep no byte of a packet
+_RANDOM = 0x100000000 - 0x1000 + 56  # <linux/filter.h>: SKF_AD_OFF + SKF_AD_RANDOM
+_MOST = 0xFFFFFFFF
 _ABORT = struct.pack("ii", 1, 0)  # linger for 0 s: close() sends a reset
 
 
@@ -41,11 +43,19 @@ def listening_socket() -> socket.socket:
         return sock
 
 
-def drop_packets(sock: socket.socket, dropping: bool) -> None:
-    """Let the kernel ignore every packet for this socket: no acknowledgement, no reset, no new connection."""
-    if dropping:
-        program = struct.pack("HP", 1, ctypes.addressof(_RETURN_0))
-        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+def drop_packets(sock: socket.socket, share: float) -> None:
+    """Let the kernel ignore packets for this socket, each with the same probability.
+
+    With all of them gone there is no acknowledgement, no reset and no new connection.
+    """
+    if share:
+        # A classic BPF program (Documentation/networking/filter.rst): keep no byte of a packet, or all of them.
+        load_random, jump_if_at_least, keep = 0x20, 0x35, 0x06
+        program = [(load_random, 0, 0, _RANDOM), (jump_if_at_least, 1, 0, int(share * _MOST)), (keep, 0, 0, 0)]
+        program = [*program, (keep, 0, 0, _MOST)] if share < 1 else [(keep, 0, 0, 0)]
+        code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in program))
+        filtering = struct.pack("HP", len(program), ctypes.addressof(code))
+        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filtering)
     else:
         with contextlib.suppress(FileNotFoundError):  # none was attached
             sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
@@ -60,6 +70,8 @@ class Link:
         self.dark = False  # packets vanish both ways, as from a pulled cable
         self.refusing = False  # nobody listens: connections are refused at once
         self.delay_s = 0.0  # one way
+        self.jitter_s = 0.0  # up to so much more, differently for every piece; the order stays
+        self.loss_share = 0.0  # of the packets each way, for TCP to send again
         self.rate_bytes_per_s = 0.0  # each way; 0: as fast as it goes
         self.cut_after_bytes = 0  # reset all connections once so many more bytes have passed; 0: never
         self.dark_after_bytes = 0  # the same, but silently
@@ -85,8 +97,14 @@ class Link:
 
     def set_dark(self, dark: bool) -> None:
         self.dark = dark
-        for sock in (self.listener, *(connection.client for connection in self.connections)):
-            drop_packets(sock, dark)
+        self._changed()
+
+    def set_loss(self, share: float) -> None:
+        self.loss_share = share
+        self._changed()
+
+    def _changed(self) -> None:
+        drop_packets(self.listener, float(self.dark))
         for connection in self.connections:
             connection.changed()
 
@@ -107,8 +125,9 @@ class Link:
     def restore(self) -> None:
         """Mend everything; connections that were cut stay cut."""
         self.set_dark(False)
+        self.set_loss(0.0)
         self.set_refusing(False)
-        self.delay_s = self.rate_bytes_per_s = 0.0
+        self.delay_s = self.jitter_s = self.rate_bytes_per_s = 0.0
         self.cut_after_bytes = self.dark_after_bytes = 0
 
     def room_bytes(self) -> int:
@@ -130,6 +149,7 @@ class Link:
     def faults(self) -> dict[str, float]:
         """What is wrong with the link now, for `status`."""
         found: dict[str, float] = {"dark": self.dark, "refusing": self.refusing, "delay_s": self.delay_s}
+        found |= {"jitter_s": self.jitter_s, "loss_share": self.loss_share}
         found |= {"rate_bytes_per_s": self.rate_bytes_per_s, "cut_after_bytes": self.cut_after_bytes}
         found["dark_after_bytes"] = self.dark_after_bytes
         return {name: value for name, value in found.items() if value}
@@ -149,6 +169,10 @@ class Connection:
         self.task = asyncio.get_running_loop().create_task(self._run())
 
     def changed(self) -> None:
+        """Take over what is wrong with the link now."""
+        # Both ways can lose packets: here come the client's, there the device's. A pulled cable is the client's side.
+        drop_packets(self.client, 1.0 if self.link.dark else self.link.loss_share)
+        drop_packets(self.device, self.link.loss_share)
         if self.link.dark:
             self._passing.clear()
         else:
@@ -165,8 +189,6 @@ class Connection:
 
     async def _run(self) -> None:
         try:
-            if self.link.dark:
-                drop_packets(self.client, True)
             await asyncio.get_running_loop().sock_connect(self.device, self.link.place)
             async with asyncio.TaskGroup() as group:
                 for source, sink in ((self.client, self.device), (self.device, self.client)):
@@ -184,9 +206,12 @@ class Connection:
     async def _read(self, source: socket.socket, queue: asyncio.Queue[tuple[float, bytes]]) -> None:
         """Reading and sending overlap, so that a delay costs time and not throughput."""
         loop = asyncio.get_running_loop()
+        due = 0.0
         while True:
             chunk = await loop.sock_recv(source, CHUNK_BYTES)
-            await queue.put((time.monotonic() + self.link.delay_s, chunk))
+            delay_s = self.link.delay_s + random.uniform(0, self.link.jitter_s)
+            due = max(due, time.monotonic() + delay_s)  # TCP would put what overtakes back in order
+            await queue.put((due, chunk))
             if not chunk:
                 return
 

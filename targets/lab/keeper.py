@@ -185,7 +185,9 @@ class Keeper:
     async def perform(self, request: Mapping[str, Any]) -> Any:
         """The operations that must happen inside this process."""
         if request["op"] == "status":
-            return {name: link.faults() for name, link in self.links.items()}
+            return {
+                name: {"passed_bytes": link.passed_bytes, "faults": link.faults()} for name, link in self.links.items()
+            }
         name = request["device"]
         if request["op"] == "reboot":
             return await self.reboot(name, float(request["outage_s"]))
@@ -219,7 +221,9 @@ class Keeper:
                 link.set_dark(bool(value))
             elif key == "refusing":
                 link.set_refusing(bool(value))
-            elif key in ("delay_s", "rate_bytes_per_s"):
+            elif key == "loss_share":
+                link.set_loss(float(value))
+            elif key in ("delay_s", "jitter_s", "rate_bytes_per_s"):
                 setattr(link, key, float(value))
             elif key in ("cut_after_bytes", "dark_after_bytes"):
                 setattr(link, key, int(value))

@@ -22,7 +22,10 @@ class SshHost(Kind):
 
     name = "ssh"
     title = "SSH hosts"
-    programs: ClassVar[Mapping[str, str]] = {"/usr/sbin/sshd": "openssh-server"}
+    programs: ClassVar[Mapping[str, str]] = {
+        "/usr/sbin/sshd": "openssh-server",
+        "/usr/lib/*/faketime/libfaketime.so.1": "libfaketime",  # for the fault `clock`
+    }
     stem = "pi"
     python = sys.executable
     disk = "/home"

@@ -16,7 +16,7 @@ from pipeline.samples import DataSection
 from pipeline.yaml_file import shown
 
 
-def _quantity(dimension: str) -> BeforeValidator:
+def quantity(dimension: str) -> BeforeValidator:
     def parse(value: object) -> float:
         try:
             return parse_quantity(value, dimension)
@@ -30,17 +30,17 @@ def _described(example: str) -> WithJsonSchema:
     return WithJsonSchema({"type": ["string", "number"], "description": f"a quantity such as {example}"})
 
 
-Bytes = Annotated[float, _quantity("bytes"), _described("1.5 MB")]
-Milliseconds = Annotated[float, _quantity("ms"), _described("20 ms")]
-Seconds = Annotated[float, _quantity("s"), _described("0.5 s")]
-Joules = Annotated[float, _quantity("j"), _described("30 mJ")]
+Bytes = Annotated[float, quantity("bytes"), _described("1.5 MB")]
+Milliseconds = Annotated[float, quantity("ms"), _described("20 ms")]
+Seconds = Annotated[float, quantity("s"), _described("0.5 s")]
+Joules = Annotated[float, quantity("j"), _described("30 mJ")]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class SourceConfig(_Section):
+class SourceConfig(Section):
     """The trained model."""
 
     model: str = Field(description="Keras 3 .keras file, TensorFlow SavedModel folder, or .onnx file")
@@ -52,13 +52,13 @@ class SourceConfig(_Section):
     opset: int = Field(default=17, ge=13, le=23, description="ONNX opset of the export")
 
 
-class QualityConfig(_Section):
+class QualityConfig(Section):
     """How answers are judged against the truth; fidelity to the float model is always measured."""
 
     metrics: list[MetricSpec] = Field(default_factory=list)
 
 
-class MeasureConfig(_Section):
+class MeasureConfig(Section):
     """How long each candidate is measured on each target."""
 
     warm: Seconds = Field(default=0.4, description="time given to warm samples, after the warm-up")
@@ -66,7 +66,7 @@ class MeasureConfig(_Section):
     max_samples: int = Field(default=2000, ge=3)
 
 
-class BudgetConfig(_Section):
+class BudgetConfig(Section):
     """What a candidate may cost on each target; what is not stated is not judged."""
 
     size: Bytes | None = None
@@ -81,7 +81,7 @@ class BudgetConfig(_Section):
     )
 
 
-class LocalTarget(_Section):
+class LocalTarget(Section):
     """This machine: the same agent program, run as a child process in its own folder."""
 
     transport: Literal["local"] = "local"
@@ -89,7 +89,7 @@ class LocalTarget(_Section):
     threads: int = Field(default=1, ge=1, description="threads of the runtime")
 
 
-class SshTarget(_Section):
+class SshTarget(Section):
     """A board reached over SSH, with strict host keys."""
 
     transport: Literal["ssh"] = "ssh"
@@ -122,7 +122,7 @@ def _target(value: object) -> object:
     return _TARGET_KINDS[kind].model_validate({"transport": kind, **value})
 
 
-class Config(_Section):
+class Config(Section):
     """All of deploy.yaml."""
 
     name: str = Field(default="", description="name of the report and release; default: the model's file name")

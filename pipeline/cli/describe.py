@@ -26,13 +26,17 @@ def recipes(as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("document", type=click.Choice(["config", "report"]))
+@click.argument("document", type=click.Choice(["config", "faults", "report"]))
 def schema(document: str) -> None:
-    """Print the JSON Schema of deploy.yaml (config) or report.json (report)."""
+    """Print the JSON Schema of deploy.yaml (config), faults.yaml (faults) or report.json (report)."""
     if document == "config":
         from pipeline.config import config_schema
 
         described = config_schema()
+    elif document == "faults":
+        from pipeline.rehearsal.schedule import faults_schema
+
+        described = faults_schema()
     else:
         from pipeline.reporting.schema import report_schema
 

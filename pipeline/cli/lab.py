@@ -84,14 +84,15 @@ def status(name: str, as_json: bool) -> None:
     from targets.lab.state import running_lab
 
     found = running_lab(name)
-    faults = ask(found, {"op": "status"})
+    links = ask(found, {"op": "status"})
     rows = [
         {
             "name": device.name,
             "kind": device.kind,
             "port": device.port,
             "running": device.name in found.processes and found.processes[device.name].alive(),
-            "link": faults[device.name],
+            "link": links[device.name]["faults"],
+            "passed_bytes": links[device.name]["passed_bytes"],
         }
         for device in found.devices
     ]
@@ -99,7 +100,7 @@ def status(name: str, as_json: bool) -> None:
         click.echo(json.dumps({"name": name, "keeper": found.keeper.pid, "devices": rows}))
         return
     for row in rows:
-        wrong = ", ".join(f"{key} {value}" for key, value in faults[row["name"]].items())
+        wrong = ", ".join(f"{key} {value}" for key, value in links[row["name"]]["faults"].items())
         running = "running" if row["running"] else "down"
         click.echo(f"{row['name']:<12} {row['kind']:<6} 127.0.0.1:{row['port']:<6} {running:<8} {wrong}".rstrip())
 
@@ -129,22 +130,18 @@ def fault(name: str, device: str | None, fault: str | None) -> None:
     `restore` mends everything but lost data.
     """
     from pipeline.errors import UsageError
-    from pipeline.quantities import parse_quantity
+    from pipeline.rehearsal.schedule import parse_fault
     from targets.lab.faults import FAULTS, inflict
     from targets.lab.state import running_lab
 
     if device is None:
         for key, row in FAULTS.items():
-            suffix = {"bytes": "=BYTES", "s": "=SECONDS", "": ""}[row.dimension]
+            suffix = {"bytes": "=BYTES", "s": "=SECONDS", "share": "=SHARE", "": ""}[row.dimension]
             click.echo(f"{key + suffix:<24} {row.says}")
         return
     if fault is None:
         raise UsageError("what should go wrong?", hint=f"one of {', '.join(FAULTS)}")
-    kind, given, text = fault.partition("=")
-    dimension = FAULTS[kind].dimension if kind in FAULTS else ""
-    value = parse_quantity(text, dimension) if given and dimension else None
-    if given and kind in FAULTS and not dimension:
-        raise UsageError(f"{kind} takes no value", hint=f"deploy lab fault {device} {kind}")
+    kind, value = parse_fault(fault)
     found = running_lab(name)
     for each in [one.name for one in found.devices] if device == "all" else [device]:
         inflict(found, each, kind, value)

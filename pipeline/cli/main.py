@@ -20,9 +20,13 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("pipeline.cli.run:run", "Export, quantize, check, push, measure and decide, as deploy.yaml says."),
     "init": ("pipeline.cli.init:init", "Make a folder with the example, ready to run."),
     "targets": ("pipeline.cli.targets:targets", "List the devices of deploy.yaml, or look at one."),
-    "lab": ("pipeline.cli.lab:lab", "Rehearse on devices made of software: SSH hosts, ARM64 boards, faults."),
+    "rehearse": (
+        "pipeline.cli.rehearse:rehearse",
+        "Run on devices made of software while they fail as faults.yaml says.",
+    ),
+    "lab": ("pipeline.cli.lab:lab", "Start and stop devices made of software, and make them fail."),
     "recipes": ("pipeline.cli.describe:recipes", "List the quantization recipes."),
-    "schema": ("pipeline.cli.describe:schema", "Print the JSON Schema of deploy.yaml or report.json."),
+    "schema": ("pipeline.cli.describe:schema", "Print the JSON Schema of deploy.yaml, faults.yaml or report.json."),
     "doctor": ("pipeline.cli.doctor:doctor", "Check this installation."),
     "completion": ("pipeline.cli.completion:completion", "Print the shell completion script."),
 }

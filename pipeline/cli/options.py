@@ -18,6 +18,25 @@ config_option: Callable[[Any], Any] = click.option(
 json_option: Callable[[Any], Any] = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON on standard output; progress goes to standard error."
 )
+out_option: Callable[[Any], Any] = click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("deploy-out"),
+    show_default=True,
+    help="Folder for the report and the models.",
+)
+state_option: Callable[[Any], Any] = click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="DEPLOY_STATE",
+    help="Folder for records and blobs.  [default: .deploy beside the configuration]",
+)
+target_option: Callable[[Any], Any] = click.option(
+    "--target", "targets", multiple=True, metavar="NAME", help="Only this target; may be repeated."
+)
+recipe_option: Callable[[Any], Any] = click.option(
+    "--recipe", "recipes", multiple=True, metavar="NAME", help="Only this recipe; may be repeated."
+)
 
 
 def state_folder(config: Path, state: Path | None) -> Path:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli.options import config_option, json_option, state_folder
+from pipeline.cli.options import (
+    config_option,
+    json_option,
+    out_option,
+    recipe_option,
+    state_folder,
+    state_option,
+    target_option,
+)
 from pipeline.stages import STAGES
 
 if TYPE_CHECKING:
@@ -20,22 +28,11 @@ _EXIT_CODES = {"pass": 0, "fail": 1, "device-error": 3, "inconclusive": 4}
 
 @click.command()
 @config_option
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("deploy-out"),
-    show_default=True,
-    help="Folder for the report and the models.",
-)
-@click.option(
-    "--state",
-    type=click.Path(path_type=Path, file_okay=False),
-    envvar="DEPLOY_STATE",
-    help="Folder for records and blobs.  [default: .deploy beside the configuration]",
-)
+@out_option
+@state_option
 @click.option("--from", "start", type=click.Choice(STAGES), help="Do this stage and all after it again.")
-@click.option("--target", "targets", multiple=True, metavar="NAME", help="Only this target; may be repeated.")
-@click.option("--recipe", "recipes", multiple=True, metavar="NAME", help="Only this recipe; may be repeated.")
+@target_option
+@recipe_option
 @click.option(
     "--targets-from",
     "lab",

@@ -37,6 +37,7 @@ class Fault:
     dimension: Dimension = ""  # empty: takes no value
     default: float | None = None  # None: a value must be given
     signed: bool = False
+    lasting: bool = False  # making it returns only when it is over
 
 
 def inflict(lab: LabState, name: str, fault: str, value: float | None = None) -> None:
@@ -159,7 +160,11 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "kill": Fault(says="kill what its user runs, as the kernel does when memory runs out", apply=_kill),
     "reboot": Fault(
-        says="end everything, lose the disk, come back after so long", apply=_reboot, dimension="s", default=2.0
+        says="end everything, lose the disk, come back after so long",
+        apply=_reboot,
+        dimension="s",
+        default=2.0,
+        lasting=True,
     ),
     "restore": Fault(says="mend everything above", apply=_restore),
 }

@@ -1,0 +1,131 @@
+"""A rehearsal in a terminal and as JSON: what was done to each device, what it did then, and what it does now."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from pipeline import codec
+from pipeline.quantities import number, size
+from pipeline.rehearsal.conductor import Happened
+from pipeline.rehearsal.draw import PlannedFault
+from pipeline.rehearsal.outcome import Outcome, Rehearsal
+from pipeline.reporting.printable import printable
+from targets.lab.faults import FAULTS
+
+
+def rehearsal_json(found: Rehearsal) -> str:
+    """Canonical JSON of the record, and whether it passed."""
+    return codec.canonical({**codec.plain(found), "passed": found.passed}).decode()
+
+
+def plan_json(planned: Sequence[PlannedFault]) -> str:
+    return codec.canonical([codec.plain(fault) for fault in planned]).decode()
+
+
+class PlanView:
+    """A rich renderable of what would happen."""
+
+    def __init__(self, planned: Sequence[PlannedFault]) -> None:
+        self._planned = planned
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = _table("device", "fault", "when", "mended")
+        for fault in self._planned:
+            mended = f"after {seconds(fault.restore_after_s)}" if fault.restore_after_s else "at the end"
+            table.add_row(fault.device, call(fault), when(fault), mended)
+        yield table
+
+
+class RehearsalView:
+    """A rich renderable: `console.print(RehearsalView(rehearsal))`."""
+
+    def __init__(self, found: Rehearsal) -> None:
+        self._found = found
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        found = self._found
+        by_device: dict[str, list[Happened]] = {name: [] for name in found.after}
+        for one in found.happened:
+            by_device.setdefault(one.planned.device, []).append(one)
+        table = _table("device", "what happened to it", "what it did then", "what it does now")
+        untroubled = [name for name, happened in by_device.items() if not happened and _well(found, name)]
+        for name, happened in by_device.items():
+            if name not in untroubled:
+                during = _outcome(found.during.get(name))
+                table.add_row(name, _lines(map(_told, happened)), during, _outcome(found.after.get(name)))
+        if untroubled:
+            table.add_row(_names(untroubled), Text("nothing", style="dim"), Text("answers"), Text("answers", "green"))
+        yield table
+        broken = {name: files for name, files in found.half_written.items() if files}
+        for name, files in broken.items():
+            yield Text(f"✗ half-written on {name}: {', '.join(files)}", style="bold red")
+        if not broken:
+            yield Text(f"no half-written file on {len(found.half_written)} devices", style="dim")
+        troubled = {one.planned.device for one in found.happened if one.at_s is not None and not one.error}
+        recovered = sum(outcome.good for outcome in found.after.values())
+        verdict = f"{recovered} of {len(found.after)} devices answer as they should after trouble on {len(troubled)}"
+        sign, style = ("✓", "bold green") if found.passed else ("✗", "bold red")
+        yield Text.assemble((f"{sign} ", style), (verdict, "bold"), (f"  (lab {found.lab}, seed {found.seed})", "dim"))
+
+
+def call(fault: PlannedFault) -> str:
+    """A fault as one would type it."""
+    if fault.value is None:
+        return fault.fault
+    dimension = FAULTS[fault.fault].dimension
+    written = {"bytes": size, "s": seconds, "share": lambda share: f"{share:.3g}"}[dimension](fault.value)
+    return f"{fault.fault}={written.replace(' ', '')}"
+
+
+def when(fault: PlannedFault) -> str:
+    """The conditions in words, in the order they are waited for."""
+    parts = [f"when {fault.step} begins" if fault.step else ""]
+    parts.append(f"after {seconds(fault.after_s)}" if fault.after_s else "")
+    parts.append(f"after {size(fault.bytes)}" if fault.bytes else "")
+    return ", ".join(filter(None, parts)) or "from the start"
+
+
+def seconds(value_s: float) -> str:
+    return f"{number(value_s)} s"
+
+
+def _told(one: Happened) -> Text:
+    fault = call(one.planned)
+    if one.at_s is None:
+        return Text(f"{fault}: its time never came ({when(one.planned)})", style="yellow")
+    if one.error:
+        return Text(printable(f"{fault}: could not be made: {one.error}"), style="red")
+    at = seconds(one.at_s) + (f", {one.step}" if one.step else "")
+    return Text.assemble(fault, (f"  at {at}", "dim"))
+
+
+def _outcome(outcome: Outcome | None) -> Text:
+    if outcome is None:
+        return Text("not reached", style="yellow")
+    if outcome.failures:
+        return _lines(Text(printable(f"{failed.code}: {failed.message}"), style="red") for failed in outcome.failures)
+    if outcome.wrong:
+        return Text(f"{outcome.wrong} of {outcome.wrong + outcome.answers} candidates answer wrong", style="bold red")
+    return Text(f"answers ({outcome.answers} candidates)", style="green")
+
+
+def _lines(texts: Iterable[Text]) -> Text:
+    return Text("\n").join(texts)
+
+
+def _well(found: Rehearsal, name: str) -> bool:
+    outcomes: Mapping[str, Outcome] = found.during
+    return name in outcomes and outcomes[name].good and found.after[name].good
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

@@ -26,14 +26,14 @@ def quantity(dimension: str) -> BeforeValidator:
     return BeforeValidator(parse)
 
 
-def _described(example: str) -> WithJsonSchema:
+def described(example: str) -> WithJsonSchema:
     return WithJsonSchema({"type": ["string", "number"], "description": f"a quantity such as {example}"})
 
 
-Bytes = Annotated[float, quantity("bytes"), _described("1.5 MB")]
-Milliseconds = Annotated[float, quantity("ms"), _described("20 ms")]
-Seconds = Annotated[float, quantity("s"), _described("0.5 s")]
-Joules = Annotated[float, quantity("j"), _described("30 mJ")]
+Bytes = Annotated[float, quantity("bytes"), described("1.5 MB")]
+Milliseconds = Annotated[float, quantity("ms"), described("20 ms")]
+Seconds = Annotated[float, quantity("s"), described("0.5 s")]
+Joules = Annotated[float, quantity("j"), described("30 mJ")]
 
 
 class Section(BaseModel):

@@ -74,8 +74,8 @@ def call(fault: PlannedFault) -> str:
     """A fault as one would type it."""
     if fault.value is None:
         return fault.fault
-    dimension = FAULTS[fault.fault].dimension
-    written = {"bytes": size, "s": seconds, "share": lambda share: f"{share:.3g}"}[dimension](fault.value)
+    units = {"bytes": size, "s": seconds, "share": _share}
+    written = units[FAULTS[fault.fault].dimension](fault.value)
     return f"{fault.fault}={written.replace(' ', '')}"
 
 
@@ -85,6 +85,10 @@ def when(fault: PlannedFault) -> str:
     parts.append(f"after {seconds(fault.after_s)}" if fault.after_s else "")
     parts.append(f"after {size(fault.bytes)}" if fault.bytes else "")
     return ", ".join(filter(None, parts)) or "from the start"
+
+
+def _share(value: float) -> str:
+    return f"{number(100 * value)} %"
 
 
 def seconds(value_s: float) -> str:

@@ -15,11 +15,12 @@ from targets.lab.boot import PI_ID
 from targets.lab.identity import new_key
 from targets.lab.kinds import load_kind
 from targets.lab.lab import ask, command_inside
-from targets.lab.state import LabState
+from targets.lab.state import LabState, Service
 
 Dimension = Literal["", "bytes", "s", "share"]
-_FILLER = "/home/.full"
-_FILL = f"fallocate -l $(df --output=avail -B1 $disk | tail -n 1) {_FILLER}"
+_FILLER = "$disk/.full"
+# With nothing that only GNU's programs know: a phone has toybox.
+_FILL = f"set -- $(df -k $disk | tail -n 1); fallocate -l $(($4 * 1024)) {_FILLER}"
 _HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
 # The first process of a device is its sshd, which reads its keys again on HUP.
 _TAKE_KEY = f'{{ echo "$key" > {_HOST_KEY}; kill -HUP 1; }}'
@@ -38,17 +39,23 @@ class Fault:
     default: float | None = None  # None: a value must be given
     signed: bool = False
     lasting: bool = False  # making it returns only when it is over
+    services: tuple[Service, ...] = ("ssh", "adb")  # of devices that can have it
 
 
 def inflict(lab: LabState, name: str, fault: str, value: float | None = None) -> None:
     """Make a fault on a device. `value` is in bytes, seconds or a share of 1, as the fault's dimension says.
 
-    Raises UsageError for an unknown device or fault or a missing value, EnvironmentFault when it cannot be made.
+    Raises UsageError for an unknown device or fault, one that such a device cannot have, or a missing value;
+    EnvironmentFault when it cannot be made.
     """
-    lab.device(name)
+    device = lab.device(name)
     if fault not in FAULTS:
         raise UsageError(f"{fault}: no fault of the lab", hint=f"there are {', '.join(FAULTS)}")
     row = FAULTS[fault]
+    if device.service not in row.services:
+        fitting = (key for key, other in FAULTS.items() if device.service in other.services)
+        hint = f"{name} can have {', '.join(fitting)}"
+        raise UsageError(f"{fault} is for devices with {' or '.join(row.services)}, not {device.service}", hint=hint)
     if value is not None and not row.dimension:
         raise UsageError(f"{fault} takes no value", hint=f"deploy lab fault {name} {fault}")
     value = row.default if value is None else value
@@ -127,6 +134,11 @@ def _restore(lab: LabState, name: str, _: float) -> None:
     ask(lab, {"op": "link", "device": name, "settings": {"restore": True}})
     lab.processes[name].signal(signal.SIGCONT)
     _run_inside(lab, name, f"mount -o remount,bind,rw $disk; rm -f {_FILLER}")
+    if lab.device(name).service == "ssh":
+        _restore_sshd(lab, name)
+
+
+def _restore_sshd(lab: LabState, name: str) -> None:
     if "FAKETIME" in _run_inside(lab, name, f"cat {_SSHD_CONFIG}"):
         _set_clock(lab, name, 0.0)
     _run_inside(lab, name, "cat > /etc/ssh/authorized_keys", (lab.folder / "identity.pub").read_text(encoding="ascii"))
@@ -143,7 +155,7 @@ FAULTS: Mapping[str, Fault] = {
     "blackhole-after": Fault(
         says="the same once so much has passed", apply=_link("dark_after_bytes"), dimension="bytes"
     ),
-    "refuse": Fault(says="refuse connections, as when no SSH server runs", apply=_link("refusing")),
+    "refuse": Fault(says="refuse connections, as when nothing listens there", apply=_link("refusing")),
     "hang": Fault(says="accept connections and never speak", apply=_stop),
     "delay": Fault(says="delay everything by so much each way", apply=_link("delay_s"), dimension="s"),
     "rate": Fault(says="let pass so much a second", apply=_link("rate_bytes_per_s"), dimension="bytes"),
@@ -153,12 +165,16 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "full": Fault(says="fill the disk", apply=_inside(_FILL)),
     "readonly": Fault(says="make the disk read-only", apply=_inside("mount -o remount,bind,ro $disk")),
-    "auth": Fault(says="accept no key any more", apply=_inside(": > /etc/ssh/authorized_keys")),
-    "hostkey": Fault(says="get a new host key, as a reinstalled board does", apply=_new_host_key),
+    "auth": Fault(says="accept no key any more", apply=_inside(": > /etc/ssh/authorized_keys"), services=("ssh",)),
+    "hostkey": Fault(says="get a new host key, as a reinstalled board does", apply=_new_host_key, services=("ssh",)),
     "clock": Fault(
-        says="show new sessions a clock that is off by so much, as -3d", apply=_set_clock, dimension="s", signed=True
+        says="show new sessions a clock that is off by so much, as -3d",
+        apply=_set_clock,
+        dimension="s",
+        signed=True,
+        services=("ssh",),
     ),
-    "kill": Fault(says="kill what its user runs, as the kernel does when memory runs out", apply=_kill),
+    "kill": Fault(says="kill what its user runs, without a warning", apply=_kill, services=("ssh",)),
     "reboot": Fault(
         says="end everything, lose the disk, come back after so long",
         apply=_reboot,

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from pipeline.config import Bytes, Seconds, Section, described, quantity
+from pipeline.config import Bytes, Seconds, Section, quantity
 from pipeline.errors import UsageError, nearest
 from pipeline.quantities import parse_quantity
 from pipeline.stages import STAGES

@@ -57,6 +57,11 @@ class Device:
         reply = self._session.request("bench", deadline_s + REPLY_GRACE_S, {**fields, "deadline_s": deadline_s})
         return decode_measurement(self.spec.name, request, reply)
 
+    @property
+    def over(self) -> bool:
+        """Whether the session has ended, so that only a new connection can go on."""
+        return self._session.over
+
     def close(self) -> None:
         """End the agent and the connection; nothing of ours keeps running on the device."""
         self._session.close()

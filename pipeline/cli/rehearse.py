@@ -1,7 +1,7 @@
 """`deploy rehearse`."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from pipeline.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from pipeline.flow import Observer, Step
     from pipeline.rehearsal.schedule import Schedule
     from targets.lab.lab import Wanted
     from targets.lab.state import LabDevice, LabState
@@ -56,7 +57,6 @@ def rehearse(
     Exit code: 0 when every device does after its trouble what it should and no file on it is half-written, else 1.
     Whether a candidate is within its budgets is for `deploy run` to say. Linux and root only.
     """
-    from pipeline.cli.progress import observer
     from pipeline.config_file import load_config
     from pipeline.rehearsal.draw import draw
     from pipeline.rehearsal.perform import perform
@@ -78,10 +78,19 @@ def rehearse(
             recipes=recipes,
             state=state_folder(config, state),
             out=out.resolve(),
-            display=observer,
+            display=_display,
         )
     click.echo(rehearsal_json(found) if as_json else _rendered(RehearsalView(found)), nl=as_json)
     raise click.exceptions.Exit(0 if found.passed else 1)
+
+
+@contextmanager
+def _display(ordered: "Sequence[Step]", title: str) -> "Iterator[Observer]":
+    from pipeline.cli.progress import observer
+
+    click.echo(f"{title}:", err=True)
+    with observer(ordered) as shown:
+        yield shown
 
 
 def _devices(schedule: "Schedule", lab: str | None) -> "tuple[LabDevice, ...]":

@@ -17,7 +17,7 @@ from pipeline.worker import Worker
 from targets.lab.faults import inflict
 from targets.lab.state import LabState, load_lab
 
-Display = Callable[[Sequence[Step]], AbstractContextManager[Observer]]
+Display = Callable[[Sequence[Step], str], AbstractContextManager[Observer]]  # its steps and title
 
 
 def perform(
@@ -39,7 +39,7 @@ def perform(
     store = Store(state)
     with Worker() as worker, explained_disk_errors(store.root), store.exclusive():
         ordered, _ = steps(Context(loaded=loaded, store=store, worker=worker), Selection(recipes=recipes), out)
-        with display(ordered) as shown:
+        with display(ordered, "under faults") as shown:
             under_faults = Listener(shown)
             with Conductor(lab.name, planned, under_faults) as conductor:
                 execute(ordered, store, conductor)
@@ -47,7 +47,7 @@ def perform(
         for name in names:
             inflict(load_lab(lab.name), name, "restore")
         remains = {name: half_written(load_lab(lab.name), name) for name in names}
-        with display(ordered) as shown:
+        with display(ordered, "mended, once more") as shown:
             mended = Listener(shown)
             execute(ordered, store, mended)
     return Rehearsal(

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline import codec
-from pipeline.quantities import number, size
+from pipeline.quantities import size
 from pipeline.rehearsal.conductor import Happened
 from pipeline.rehearsal.draw import PlannedFault
 from pipeline.rehearsal.outcome import Outcome, Rehearsal
@@ -53,8 +53,8 @@ class RehearsalView:
         untroubled = [name for name, happened in by_device.items() if not happened and _well(found, name)]
         for name, happened in by_device.items():
             if name not in untroubled:
-                during = _outcome(found.during.get(name))
-                table.add_row(name, _lines(map(_told, happened)), during, _outcome(found.after.get(name)))
+                outcomes = [_outcome(name, run.get(name)) for run in (found.during, found.after)]
+                table.add_row(name, _lines(map(_told, happened)), *outcomes)
         if untroubled:
             table.add_row(_names(untroubled), Text("nothing", style="dim"), Text("answers"), Text("answers", "green"))
         yield table
@@ -88,11 +88,11 @@ def when(fault: PlannedFault) -> str:
 
 
 def _share(value: float) -> str:
-    return f"{number(100 * value)} %"
+    return f"{100 * value:g} %"
 
 
 def seconds(value_s: float) -> str:
-    return f"{number(value_s)} s"
+    return f"{round(value_s, 1):g} s"  # a schedule is no stop watch
 
 
 def _told(one: Happened) -> Text:
@@ -105,11 +105,13 @@ def _told(one: Happened) -> Text:
     return Text.assemble(fault, (f"  at {at}", "dim"))
 
 
-def _outcome(outcome: Outcome | None) -> Text:
+def _outcome(name: str, outcome: Outcome | None) -> Text:
     if outcome is None:
         return Text("not reached", style="yellow")
     if outcome.failures:
-        return _lines(Text(printable(f"{failed.code}: {failed.message}"), style="red") for failed in outcome.failures)
+        # The name stands in the first column already.
+        told = [f"{failed.code}: {failed.message.removeprefix(f'{name}: ').strip()}" for failed in outcome.failures]
+        return _lines(Text(printable(text), style="red") for text in told)
     if outcome.wrong:
         return Text(f"{outcome.wrong} of {outcome.wrong + outcome.answers} candidates answer wrong", style="bold red")
     return Text(f"answers ({outcome.answers} candidates)", style="green")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.config import MeasureConfig
 from pipeline.errors import DeployError
 from pipeline.flow import Results, Step
 from pipeline.records import Artifact, Measured, Pushed, Quality, Refusal, Release
@@ -74,31 +75,11 @@ def measure_step(
             return release
         if isinstance(results[pushed], Failed):
             return _all_failed(target, release, results[pushed])
-        found: dict[str, Measurement | Failed] = {}
-        try:
-            with connect(target, state=context.store.root) as device:
-                for number, name in enumerate(release.candidates):
-                    artifact: Artifact = results[quantized[name]]
-                    quality: Quality = results[validated[name]]
-                    request = BenchRequest(
-                        blob=artifact.blob,
-                        format=artifact.format,
-                        inputs=quality.golden_inputs,
-                        expected=quality.golden_outputs,
-                        threads=target.threads,
-                        warm_max_s=asked.warm,
-                        warm_min_samples=asked.min_samples,
-                        warm_max_samples=asked.max_samples,
-                    )
-                    try:
-                        found[name] = device.bench(request, target.step_timeout_s)
-                    except DeployError as error:
-                        found[name] = Failed(code=error.code, message=error.message, hint=error.hint)
-                    report(number + 1, len(release.candidates))
-        except DeployError as error:
-            failed = Failed(code=error.code, message=error.message, hint=error.hint)
-            return Measured(target=target.name, results={name: found.get(name, failed) for name in release.candidates})
-        return Measured(target=target.name, results=found)
+        requests = {
+            name: _request(results[quantized[name]], results[validated[name]], target, asked)
+            for name in release.candidates
+        }
+        return Measured(target=target.name, results=_measure(context, target, requests, report))
 
     return Step(
         stage="measure",
@@ -110,6 +91,41 @@ def measure_step(
         reusable=False,
         tolerant=True,
     )
+
+
+def _request(artifact: Artifact, quality: Quality, target: TargetSpec, asked: MeasureConfig) -> BenchRequest:
+    return BenchRequest(
+        blob=artifact.blob,
+        format=artifact.format,
+        inputs=quality.golden_inputs,
+        expected=quality.golden_outputs,
+        threads=target.threads,
+        warm_max_s=asked.warm,
+        warm_min_samples=asked.min_samples,
+        warm_max_samples=asked.max_samples,
+    )
+
+
+def _measure(
+    context: Context, target: TargetSpec, requests: Mapping[str, BenchRequest], report: Progress
+) -> dict[str, Measurement | Failed]:
+    """Each candidate in turn. One that takes the session down with it costs the others a new connection, no more."""
+    found: dict[str, Measurement | Failed] = {}
+    while left := [name for name in requests if name not in found]:
+        try:
+            with connect(target, state=context.store.root) as device:
+                for name in left:
+                    if device.over:
+                        break
+                    try:
+                        found[name] = device.bench(requests[name], target.step_timeout_s)
+                    except DeployError as error:
+                        found[name] = Failed(code=error.code, message=error.message, hint=error.hint)
+                    report(len(found), len(requests))
+        except DeployError as error:  # no connection: what was not measured cannot be
+            failed = Failed(code=error.code, message=error.message, hint=error.hint)
+            found |= {name: failed for name in requests if name not in found}
+    return found
 
 
 def _all_failed(target: TargetSpec, release: Release, failed: Failed) -> Measured:

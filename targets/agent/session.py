@@ -53,6 +53,10 @@ class Session:
     def target(self) -> str:
         return self._transport.spec.name
 
+    @property
+    def over(self) -> bool:
+        return self._over
+
     def request(self, operation: str, deadline_s: float, fields: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
         """Ask and wait; a reply that says no is raised as the error class it names, and the session goes on.
 

@@ -85,12 +85,26 @@ def exit_codes_block() -> str:
     return _table(("Exit code", "Meaning"), rows)
 
 
+def faults_block() -> str:
+    """The faults of the device lab."""
+    from targets.lab.faults import FAULTS
+
+    values = {"bytes": "4MB", "s": "2s", "share": "5%"}
+    rows = []
+    for name, fault in FAULTS.items():
+        value = "-3d" if fault.signed else values.get(fault.dimension, "")
+        services = " and ".join({"ssh": "SSH", "adb": "adb"}[service] for service in fault.services)
+        rows.append((f"`{name}={value}`" if value else f"`{name}`", fault.says, services))
+    return _table(("Fault", "What it does", "On devices with"), rows)
+
+
 BLOCKS: Mapping[str, Callable[[], str]] = {
     "help": help_block,
     "recipes": recipes_block,
     "targets": targets_block,
     "metrics": metrics_block,
     "exit-codes": exit_codes_block,
+    "faults": faults_block,
 }
 
 
@@ -119,9 +133,14 @@ def filled(text: str, bodies: Mapping[str, str]) -> tuple[str, list[str]]:
 def schemas() -> dict[str, str]:
     """File name in this folder -> JSON Schema."""
     from pipeline.config import config_schema
+    from pipeline.rehearsal.schedule import faults_schema
     from pipeline.reporting.schema import report_schema
 
-    found = {"deploy.schema.json": config_schema(), "report.schema.json": report_schema()}
+    found = {
+        "deploy.schema.json": config_schema(),
+        "faults.schema.json": faults_schema(),
+        "report.schema.json": report_schema(),
+    }
     return {name: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for name, schema in found.items()}
 
 

@@ -14,8 +14,9 @@ import pytest
 from labs import reconnected, require_lab, running
 from tiny_models import digest_of
 
-from targets.device import connect
+from targets.device import Device, connect
 from targets.errors import (
+    AgentFailed,
     AuthRefused,
     ConnectionLost,
     DeviceError,
@@ -214,6 +215,79 @@ def test_rate_and_delay_are_about_what_was_asked_for(
         start = time.monotonic()
         device.facts()
         assert 0.2 <= time.monotonic() - start < 10
+
+
+def test_jitter_delays_and_keeps_the_order(lab: LabState, spec: TargetSpec, blob: Path, tmp_path: Path) -> None:
+    blob.write_bytes(os.urandom(2_000_000))
+    with connect(spec, state=tmp_path) as device:
+        plain = min(asked(device) for _ in range(3))
+        inflict(lab, "pi-0", "jitter", 0.1)
+        times = [asked(device) for _ in range(8)]
+        assert max(times) > plain + 0.03 and max(times) - min(times) > 0.01
+        assert device.push(blob, digest_of(blob))  # which checks the content
+
+
+def asked(device: Device) -> float:
+    start = time.monotonic()
+    device.facts()
+    return time.monotonic() - start
+
+
+def test_lost_packets_are_sent_again_by_tcp_and_nothing_else_happens(
+    lab: LabState, spec: TargetSpec, blob: Path, tmp_path: Path
+) -> None:
+    inflict(lab, "pi-0", "loss", 0.05)
+    before = retransmitted()
+    pushed(spec, blob, tmp_path)
+    assert retransmitted() > before + 3  # 20 MB are hundreds of packets, also with the large ones of loopback
+    assert digest_of(blob) in live_names(lab)
+
+
+def retransmitted() -> int:
+    """TCP segments that this machine has sent again."""
+    names, values = (row.split() for row in Path("/proc/net/snmp").read_text().splitlines() if row.startswith("Tcp:"))
+    return int(values[names.index("RetransSegs")])
+
+
+def test_a_cable_put_back_in_time_costs_a_pause_and_no_push(
+    lab: LabState, spec: TargetSpec, blob: Path, tmp_path: Path
+) -> None:
+    with connect(replace(spec, connect_timeout_s=10.0), state=tmp_path) as device:
+        inflict(lab, "pi-0", "blackhole-after", 6_000_000)
+        threading.Timer(2.0, inflict, (lab, "pi-0", "restore")).start()
+        start = time.monotonic()
+        assert device.push(blob, digest_of(blob))
+        assert time.monotonic() - start > 1.5
+
+
+def test_a_clock_that_is_off_is_off_in_new_sessions_only(lab: LabState, spec: TargetSpec, tmp_path: Path) -> None:
+    inflict(lab, "pi-0", "clock", -3 * 86400.0)
+    with reconnected(spec, tmp_path) as device:  # sshd starts itself again
+        assert device.facts().target == "pi-0"
+        assert -3.1 < (ssh_clock(spec) - time.time()) / 86400 < -2.9
+        blob = tmp_path / "blob"
+        blob.write_bytes(b"x" * 1000)
+        assert device.push(blob, digest_of(blob))  # nothing of ours compares clocks
+    inflict(lab, "pi-0", "restore")
+    with reconnected(spec, tmp_path):
+        assert abs(ssh_clock(spec) - time.time()) < 60
+
+
+def ssh_clock(spec: TargetSpec) -> float:
+    """The time of day in a session of its own, in s since 1970."""
+    options = [f"-oUserKnownHostsFile={spec.known_hosts}", f"-p{spec.port}", f"-i{spec.identity_file}"]
+    argv = ["ssh", "-F", "none", *options, f"{spec.user}@{spec.host}", "date +%s"]
+    return float(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
+
+
+def test_kill_ends_what_runs_and_leaves_the_device_alone(lab: LabState, spec: TargetSpec, tmp_path: Path) -> None:
+    with connect(spec, state=tmp_path) as device:
+        device.facts()
+        inflict(lab, "pi-0", "kill")
+        with pytest.raises(AgentFailed):  # killed, not cut: the link lives on, and a status of -1 says so
+            device.facts()
+    with connect(spec, state=tmp_path) as device:
+        assert device.facts().target == "pi-0"
 
 
 def test_faults_hit_one_device_only(lab: LabState, tmp_path: Path) -> None:

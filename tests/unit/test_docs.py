@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 
 from pipeline.cli.main import cli
 from pipeline.config_file import load_config
+from pipeline.rehearsal.schedule import load_schedule
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -71,7 +72,7 @@ def test_a_wrong_block_is_an_error_and_nothing_is_written(tmp_path: Path, text: 
     assert not (tmp_path / "docs").exists()
 
 
-@pytest.mark.parametrize("name", ["deploy.schema.json", "report.schema.json"])
+@pytest.mark.parametrize("name", ["deploy.schema.json", "faults.schema.json", "report.schema.json"])
 def test_the_schemas_are_json_schema(name: str) -> None:
     jsonschema.Draft202012Validator.check_schema(schema(name))
 
@@ -92,7 +93,13 @@ def test_the_schema_refuses_a_key_that_does_not_exist() -> None:
 def test_the_examples_of_the_readme_are_understood(tmp_path: Path) -> None:
     """Each YAML block stands for itself or adds to the first, as a reader would put them together."""
     blocks = re.findall(r"```yaml\n(.*?)```", (_ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) >= 3
+    assert len(blocks) >= 4
+    schedules = [block for block in blocks if block.startswith("lab:")]
+    blocks = [block for block in blocks if block not in schedules]
+    for number, block in enumerate(schedules):
+        path = tmp_path / f"faults-{number}.yaml"
+        path.write_text(block, encoding="utf-8")
+        assert load_schedule(path).faults
     first = YAML(typ="safe").load(blocks[0])
     (tmp_path / "quality.py").write_text("def f1(outputs, truth): ...\n")
     for block in blocks:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import UsageError, nearest
 from pipeline.rehearsal.schedule import Chosen, Entry, Schedule, parse_fault
+from targets.lab.faults import suiting
 from targets.lab.state import LabDevice
 
 
@@ -25,7 +26,7 @@ class PlannedFault:
 def draw(schedule: Schedule, devices: Sequence[LabDevice]) -> tuple[PlannedFault, ...]:
     """The faults of a schedule on these devices.
 
-    Raises UsageError for a device or kind that is not there.
+    Raises UsageError for a device or kind that is not there, or cannot have the fault.
     """
     planned = []
     for number, entry in enumerate(schedule.faults):
@@ -34,6 +35,10 @@ def draw(schedule: Schedule, devices: Sequence[LabDevice]) -> tuple[PlannedFault
         fault, value = parse_fault(entry.fault)
         when = entry.when
         for device in _devices(entry, number, devices, chance):
+            try:
+                suiting(device, fault)
+            except UsageError as error:
+                raise UsageError(f"faults[{number}]: {error.message}", hint=error.hint) from None
             wait_s = (when.after or 0.0) + chance.uniform(0, when.within or 0.0)
             planned.append(
                 PlannedFault(

@@ -15,7 +15,7 @@ from targets.lab.boot import PI_ID
 from targets.lab.identity import new_key
 from targets.lab.kinds import load_kind
 from targets.lab.lab import ask, command_inside
-from targets.lab.state import LabState, Service
+from targets.lab.state import LabDevice, LabState, Service
 
 Dimension = Literal["", "bytes", "s", "share"]
 _FILLER = "$disk/.full"
@@ -48,20 +48,25 @@ def inflict(lab: LabState, name: str, fault: str, value: float | None = None) ->
     Raises UsageError for an unknown device or fault, one that such a device cannot have, or a missing value;
     EnvironmentFault when it cannot be made.
     """
-    device = lab.device(name)
-    if fault not in FAULTS:
-        raise UsageError(f"{fault}: no fault of the lab", hint=f"there are {', '.join(FAULTS)}")
-    row = FAULTS[fault]
-    if device.service not in row.services:
-        fitting = (key for key, other in FAULTS.items() if device.service in other.services)
-        hint = f"{name} can have {', '.join(fitting)}"
-        raise UsageError(f"{fault} is for devices with {' or '.join(row.services)}, not {device.service}", hint=hint)
+    row = suiting(lab.device(name), fault)
     if value is not None and not row.dimension:
         raise UsageError(f"{fault} takes no value", hint=f"deploy lab fault {name} {fault}")
     value = row.default if value is None else value
     if row.dimension and value is None:
         raise UsageError(f"{fault} needs a value in {row.dimension}", hint=f"deploy lab fault {name} {fault}=…")
     row.apply(lab, name, value or 0.0)
+
+
+def suiting(device: LabDevice, fault: str) -> Fault:
+    """The fault of that name, which such a device can have; raises UsageError."""
+    if fault not in FAULTS:
+        raise UsageError(f"{fault}: no fault of the lab", hint=f"there are {', '.join(FAULTS)}")
+    row = FAULTS[fault]
+    if device.service not in row.services:
+        fitting = (key for key, other in FAULTS.items() if device.service in other.services)
+        hint = f"{device.name} can have {', '.join(fitting)}"
+        raise UsageError(f"{fault} is for devices with {' or '.join(row.services)}, not {device.service}", hint=hint)
+    return row
 
 
 def _link(setting: str) -> Callable[[LabState, str, float], None]:

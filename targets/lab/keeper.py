@@ -67,7 +67,9 @@ class Keeper:
         lines = []
         for name, (pid, _, _) in waiting.items():
             port = f"port{self.number[name]}"
-            lines.append(f"link add {port} type veth peer name eth0 netns {pid}")
+            # A board keeps its hardware address over a reboot; else the hub would talk to the old one for seconds.
+            mac = "02:00:" + ":".join(f"{int(part):02x}" for part in self.lab.device(name).address.split("."))
+            lines.append(f"link add {port} type veth peer name eth0 address {mac} netns {pid}")
             lines.append(f"link set {port} master br0 up")
         run_ip(lines)
         for _, _, go in waiting.values():

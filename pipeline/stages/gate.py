@@ -96,6 +96,23 @@ def _judge_measurement(
             f"answers differently on the device: {measured.answer.max_steps:.3g} quantization steps from the host "
             f"(tolerated: {MAX_ANSWER_STEPS:g})"
         )
+    if emulated := measured.conditions.get("emulated"):
+        # An emulator's speed and size say nothing of the board it looks like: neither held nor broken.
+        asked = {"latency": budgets.latency_p90_ms, "peak memory": budgets.peak_memory_bytes}
+        doubts += [f"{name} cannot be judged here: {emulated}" for name, limit in asked.items() if limit is not None]
+    else:
+        _judge_cost(measured, budgets, objective, failures, doubts)
+    energy = energy_per_inference(measured)
+    if isinstance(energy, Absent):
+        if budgets.energy_j is not None or objective == "energy":
+            doubts.append(f"energy not measured: {energy.reason}")
+    elif budgets.energy_j is not None and energy > budgets.energy_j:
+        failures.append(f"{joules(energy)} per inference are over the budget of {joules(budgets.energy_j)}")
+
+
+def _judge_cost(
+    measured: Measurement, budgets: Budgets, objective: Objective, failures: list[str], doubts: list[str]
+) -> None:
     p90 = summarize(measured.warm_ns).p90
     if budgets.latency_p90_ms is not None and p90 > budgets.latency_p90_ms:
         failures.append(f"p90 latency {milliseconds(p90)} is over the budget of {milliseconds(budgets.latency_p90_ms)}")
@@ -105,12 +122,6 @@ def _judge_measurement(
             doubts.append(f"peak memory not measured: {peak.reason}")
     elif budgets.peak_memory_bytes is not None and peak > budgets.peak_memory_bytes:
         failures.append(f"peak memory {size(peak)} is over the budget of {size(budgets.peak_memory_bytes)}")
-    energy = energy_per_inference(measured)
-    if isinstance(energy, Absent):
-        if budgets.energy_j is not None or objective == "energy":
-            doubts.append(f"energy not measured: {energy.reason}")
-    elif budgets.energy_j is not None and energy > budgets.energy_j:
-        failures.append(f"{joules(energy)} per inference are over the budget of {joules(budgets.energy_j)}")
 
 
 def decide(
@@ -181,6 +192,16 @@ def _warm(evidence: Evidence) -> Summary:
     return summarize(evidence.measured.warm_ns)
 
 
+def _is_emulated(evidence: Evidence) -> bool:
+    return isinstance(evidence.measured, Measurement) and bool(evidence.measured.conditions.get("emulated"))
+
+
+def _ranked_by(passing: Mapping[str, Evidence], objective: Objective) -> Objective:
+    """What candidates of one target are ranked by: an emulator's speed and memory rank nothing, a file's size does."""
+    emulated = any(_is_emulated(found) for found in passing.values())
+    return "size" if emulated and objective in ("latency", "memory") else objective
+
+
 def _cost(evidence: Evidence, objective: Objective) -> float:
     """What the objective wants small."""
     measured = evidence.measured
@@ -200,6 +221,7 @@ def _cost(evidence: Evidence, objective: Objective) -> float:
 
 def _best(passing: Mapping[str, Evidence], objective: Objective) -> str:
     """The candidate with the least cost; of those level with it in latency, the smallest file."""
+    objective = _ranked_by(passing, objective)
     level = _level(passing, objective)
     return min(level, key=lambda recipe: (passing[recipe].artifact.size_bytes, _cost(passing[recipe], objective)))
 
@@ -233,8 +255,9 @@ def _best_over_all(
     def regret(recipe: str) -> float:
         worst = 0.0
         for target in targets:
-            costs = [_cost(evidence[target][other], objective) for other in recipes]
-            least, own = min(costs), _cost(evidence[target][recipe], objective)
+            ranked_by = _ranked_by(evidence[target], objective)
+            costs = [_cost(evidence[target][other], ranked_by) for other in recipes]
+            least, own = min(costs), _cost(evidence[target][recipe], ranked_by)
             worst = max(worst, own / least if least > 0 else own - least)
         return worst
 
@@ -262,8 +285,11 @@ def _explain(
             return f"not enough was measured to say: {'; '.join(doubts)}"
         return "no candidate is within every budget" + (" on every target" if len(targets) > 1 else "")
     best_at = {"latency": "fastest", "size": "smallest", "memory": "leanest", "energy": "thriftiest", "quality": "best"}
+    ranked_by = {_ranked_by(evidence[target], objective) for target in targets}
     text = f"{chosen} is the {best_at[objective]} of those that pass"
-    if objective == "latency" and len(targets) == 1:
+    if objective not in ranked_by:
+        text = f"{chosen} is the smallest of those that pass; {objective} on an emulator ranks nothing"
+    elif objective == "latency" and len(targets) == 1:
         by_recipe = verdicts[targets[0]]
         passing = {r: found for r, found in evidence[targets[0]].items() if by_recipe[r].verdict == "pass"}
         level = [recipe for recipe in _level(passing, objective) if recipe != chosen]

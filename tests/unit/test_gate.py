@@ -69,6 +69,7 @@ def measured(given: dict[str, Any]) -> Measurement | Failed:
         if power_w is None
         else PowerTrace(meter="m", scope="board", time_ns=(0, 10**9), power_w=(power_w, power_w)),
         answer=Answer(max_steps=float(given.get("max_steps", 0.0)), finite=given.get("finite", True)),
+        conditions=given.get("conditions", {}),
     )
 
 

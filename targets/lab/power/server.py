@@ -86,7 +86,7 @@ def serve(mfusepy: ModuleType, fuse: int, cgroup: Cgroup, sensors: SensorSet, tr
 
 
 def _wait_until_mounted(fuse: int) -> None:
-    """libfuse takes a connection without a mount for a broken one; a read too short for any request tells which it is."""
+    """libfuse takes a connection without a mount for a broken one; a read too short for any request tells."""
     while True:
         try:
             os.read(fuse, 1)

@@ -8,6 +8,7 @@ command -v ip >/dev/null || missing+=(iproute2)
 [ -e /usr/lib/binfmt.d/qemu-aarch64.conf ] || missing+=(qemu-user-static)
 compgen -G "/usr/lib/*/faketime/libfaketime.so.1" >/dev/null || missing+=(libfaketime)
 command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
+command -v fusermount3 >/dev/null || missing+=(fuse3)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v chromedriver >/dev/null || missing+=(chromium-driver)
 [ ${#missing[@]} = 0 ] && exit 0

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from labs import namespaces_of, require_lab, surroundings
 
 from targets.lab.power.cgroup import left_of, remove_all
+from targets.lab.power.mount import NEEDS
 from targets.lab.power.truth import Truth, read_truth
 from targets.lab.state import ProcessId
 
@@ -27,15 +29,33 @@ PROFILE = f"""
 cores = 4
 frequencies_khz = [600000, 1000000, 1800000]
 firmware = "vcgencmd"
-power = {{ idle_w = 2.0, busy_core_w = 4.0, ambient_c = 25.0, resistance_k_per_w = 10.0, time_constant_s = 1.0,
-throttle_c = 70.0, release_c = 60.0, throttled_share = 0.5 }}
 sensors = [
     {{ kind = "ina226", bus_v = 5.1 }},
     {{ kind = "rapl", max_energy_range_uj = {RANGE_UJ}, start_uj = {RANGE_UJ - 5_000_000} }},
     {{ kind = "battery", current_unit = "mA", discharge_sign = 1 }},
     {{ kind = "pmic" }},
 ]
-""".replace("1.0,\nthrottle", "1.0, throttle")
+[power]
+idle_w = 2.0
+busy_core_w = 4.0
+ambient_c = 25.0
+resistance_k_per_w = 10.0
+time_constant_s = 1.0
+throttle_c = 70.0
+release_c = 60.0
+throttled_share = 0.5
+"""
+
+
+def require_power() -> None:
+    """As `require_lab`, for what power and heat need beside it."""
+    require_lab("ssh")
+    missing = [program for program in NEEDS if not shutil.which(program, path=f"{os.environ['PATH']}:/usr/bin:/bin")]
+    missing += [] if Path("/dev/fuse").exists() else ["/dev/fuse"]
+    if missing and os.environ.get("CI"):
+        pytest.fail(f"missing {missing}")
+    if missing:
+        pytest.skip(f"missing {missing}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +87,14 @@ class Powered:
 
 @contextmanager
 def powered(folder: Path) -> Iterator[Powered]:
-    require_lab("ssh")
+    require_power()
     lab = f"test-{secrets.token_hex(4)}"
     (folder / "sys").mkdir()
     (folder / "profile.toml").write_text(PROFILE)
     (folder / "mode").write_text("0")
     argv = [sys.executable, powered_device.__file__, lab, str(folder)]
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, 0, -20)  # a late reader misses what a sensor has shown in between
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as keeper:
         try:
             assert keeper.stdout
@@ -85,14 +107,15 @@ def powered(folder: Path) -> Iterator[Powered]:
             keeper.kill()
             keeper.wait()
             remove_all(lab)
+            os.setpriority(os.PRIO_PROCESS, 0, ours)
 
 
 def prefer(lab: str) -> None:
-    """Let the device go first on this machine, or we would measure how busy that is."""
+    """Let the device go before others of this machine, but not before ourselves, or we would measure how busy it is."""
     for folder in left_of(lab):
-        for name, most in (("cpu.shares", "262144"), ("cpu.weight", "10000")):
+        for name, more in (("cpu.shares", "20000"), ("cpu.weight", "1000")):  # 1024 and 100 are the usual
             if (folder / name).exists():
-                (folder / name).write_text(most)
+                (folder / name).write_text(more)
 
 
 def wait_until(happened: Callable[[], bool], within_s: float = 20.0) -> None:
@@ -110,37 +133,63 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Powered]:
         yield device
 
 
-def test_sensors_agree_with_the_energy_that_was_really_used(device: Powered) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readings:
+    """What a meter on the device would have read."""
+
+    times_s: list[float]
+    power_w: list[float]
+    battery_w: list[float]
+    counter_uj: tuple[int, int]  # before and after
+
+    def late_s(self) -> float:
+        return max(after - before for before, after in pairwise(self.times_s))
+
+    def integral_j(self, watts: list[float]) -> float:
+        return sum(w * (after - before) for w, (before, after) in zip(watts, pairwise(self.times_s), strict=False))
+
+
+def read_all(device: Powered) -> Readings:
     """From idle to idle, so that the delay of an averaging sensor costs nothing at the ends."""
-    times, watts, battery = [], [], []
-    counter_uj = [int(device.read("class/powercap/intel-rapl:0/energy_uj"))]
+    times, power, battery = [], [], []
+    before_uj = int(device.read("class/powercap/intel-rapl:0/energy_uj"))
     start = time.monotonic()
     for busy, until_s in ((0, 0.5), (1, 1.5), (0, 2.0), (2, 2.5), (0, 4.5)):
         device.be_busy(busy)
         while (now := time.monotonic()) < start + until_s:
             times.append(now)
-            watts.append(int(device.read("class/hwmon/hwmon1/power1_input")) / 1e6)
+            power.append(int(device.read("class/hwmon/hwmon1/power1_input")) / 1e6)
             milliamperes, microvolts = (
                 int(device.read(f"class/power_supply/battery/{name}")) for name in ("current_now", "voltage_now")
             )
             battery.append(milliamperes * microvolts / 1e9)
             time.sleep(0.01)
-    counter_uj.append(int(device.read("class/powercap/intel-rapl:0/energy_uj")))
-    wait_until(lambda: device.truth()[-1].t_monotonic_ns / 1e9 > times[-1])
+    after_uj = int(device.read("class/powercap/intel-rapl:0/energy_uj"))
+    return Readings(times_s=times, power_w=power, battery_w=battery, counter_uj=(before_uj, after_uj))
+
+
+def test_sensors_agree_with_the_energy_that_was_really_used(device: Powered) -> None:
+    readings = read_all(device)
+    for _ in range(4):  # one that came late has missed what a sensor has shown, as a real one would
+        if readings.late_s() < 0.07:
+            break
+        readings = read_all(device)
+    begin_s, end_s = readings.times_s[0], readings.times_s[-1]
+    wait_until(lambda: device.truth()[-1].t_monotonic_ns / 1e9 > end_s)
 
     truth = device.truth()
-    true_j = np.diff(
-        np.interp([times[0], times[-1]], [line.t_monotonic_ns / 1e9 for line in truth], [t.energy_j for t in truth])
-    )[0]
-    used_s = truth[-1].cpu_s
-    assert true_j > 4.5 * 2.0 + 3.0  # what idling alone takes, and a good part of two core-seconds at 4 W
-    assert used_s > 1.0
-    power_j = sum(w * (after - before) for w, (before, after) in zip(watts, pairwise(times), strict=False))
-    assert power_j == pytest.approx(true_j, rel=0.01)
-    assert counter_uj[1] < counter_uj[0]  # it has wrapped
-    assert (counter_uj[1] - counter_uj[0]) % RANGE_UJ / 1e6 == pytest.approx(true_j, rel=0.01)
-    battery_j = sum(w * (after - before) for w, (before, after) in zip(battery, pairwise(times), strict=False))
-    assert battery_j == pytest.approx(true_j, rel=0.01)
+    moments_s = [line.t_monotonic_ns / 1e9 for line in truth]
+    begin_j, end_j = np.interp([begin_s, end_s], moments_s, [line.energy_j for line in truth])
+    true_j = end_j - begin_j
+    assert true_j > 4.4 * 2.0 + 3.0  # what idling alone takes, and a good part of two core-seconds at 4 W
+    assert truth[-1].energy_j == pytest.approx(  # nothing but the CPU time of the device has made it
+        2.0 * (moments_s[-1] - moments_s[0]) + 4.0 * (truth[-1].cpu_s - truth[0].cpu_s), rel=1e-3
+    )
+    assert readings.integral_j(readings.power_w) == pytest.approx(true_j, rel=0.01)
+    assert readings.integral_j(readings.battery_w) == pytest.approx(true_j, rel=0.01)
+    before_uj, after_uj = readings.counter_uj
+    assert after_uj < RANGE_UJ - 5_000_000  # where it began: it has wrapped
+    assert (after_uj - before_uj) % RANGE_UJ / 1e6 == pytest.approx(true_j, rel=0.01)
 
 
 def test_a_hot_device_is_really_slowed_down_and_recovers(device: Powered) -> None:
@@ -222,7 +271,7 @@ def test_nothing_is_left_when_one_is_killed(tmp_path: Path, victim: str) -> None
         if victim == "server":
             device.server.signal(signal.SIGKILL)
             wait_until(lambda: not device.server.alive())
-            with pytest.raises(OSError, match="not connected"):  # an error, never a reader that waits for ever
+            with pytest.raises(OSError, match="connect"):  # an error, never a reader that waits for ever
                 device.read("class/thermal/thermal_zone0/temp")
             device.first.signal(signal.SIGKILL)
         elif victim == "keeper":
@@ -238,3 +287,33 @@ def test_nothing_is_left_when_one_is_killed(tmp_path: Path, victim: str) -> None
             assert device.keeper.stdout and device.keeper.stdout.readline() == "both have ended\n"
         assert list(left_of(device.lab)) == []
     assert surroundings() == before
+
+
+def test_cpu_time_of_a_real_cgroup_of_version_2(tmp_path: Path) -> None:
+    """Counting needs no controller there, so it works also where version 1 has them all."""
+    require_lab("ssh")
+    script = f"""
+import time
+from pathlib import Path
+from targets.lab import namespaces as ns
+from targets.lab.power.cgroup import CgroupV2, Hierarchies, left_of, remove_all
+ns.mount("none", "/", flags=ns.RECURSIVE | ns.PRIVATE)
+top = Path({str(tmp_path)!r})
+ns.mount("none", top, "cgroup2")
+before = (top / "cgroup.procs").read_text()
+cgroup = CgroupV2(folder=top / "edge-deploy-lab.{tmp_path.name}.board")
+cgroup.folder.mkdir()
+cgroup.enter()
+start = time.process_time()
+while time.process_time() < start + 0.3:
+    pass
+used_s = cgroup.cpu_time().used_s
+(top / "cgroup.procs").write_text("0")
+seen = Hierarchies(v1={{}}, v2=top, own={{"": top}})
+assert list(left_of("{tmp_path.name}", seen)) == [cgroup.folder]
+remove_all("{tmp_path.name}", seen)
+print(used_s, cgroup.folder.exists())
+"""
+    argv = ["unshare", "--mount", sys.executable, "-c", script]
+    used_s, left = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split()
+    assert 0.28 < float(used_s) < 0.5 and left == "False"

@@ -2,12 +2,15 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from targets.errors import EnvironmentFault
 from targets.lab import namespaces as ns
 from targets.lab.power.sensors import MOUNT, Sensor, links
+
+# For the lab's doctor: program -> the Debian package that has it, and that brings the library of the same version.
+NEEDS: Mapping[str, str] = {"fusermount3": "fuse3"}
 
 _NO_EXEC = 8  # <sys/mount.h>
 # The kernel itself checks the files' modes, for every user of the device.

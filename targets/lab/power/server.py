@@ -3,6 +3,7 @@
 Forked by the keeper, not started anew: so it shares the keeper's memory, and its interpreter starts in no time.
 """
 
+import contextlib
 import errno
 import gc
 import os
@@ -27,6 +28,7 @@ _LEAST_STEP_S = 0.01
 # Over which the demand of a slowed device is observed: some periods of the quota.
 _DEMAND_S = 0.5
 _MOUNT_POLL_S = 0.005
+_PRIORITY = -10  # a sensor does not wait for a busy processor; this one takes 1 % of it
 _FILE_BYTES = 4096  # as every file of a sysfs claims to have
 
 
@@ -42,28 +44,34 @@ def start_server(fuse: int, cgroup: Cgroup, sensors: SensorSet, log: Path) -> in
     if pid:
         os.close(truth.file)
         return pid
+    status = 1
     try:
         ns.end_with_parent()
         gc.freeze()  # what the keeper made is not ours to collect; looking at it would copy it
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.dup2(2, 1)
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
         _close_all_but(fuse, truth.file)
         serve(mfusepy, fuse, cgroup, sensors, truth)
+        status = 0
     except BaseException as fault:
         os.write(2, f"power: {type(fault).__name__}: {fault}\n".encode())
     finally:
-        os._exit(1)
+        os._exit(status)
 
 
 def _mfusepy() -> ModuleType:
     """The binding to libfuse 3; it would take version 2 where both are installed, which cannot use an open handle."""
-    os.environ["FUSE_LIBRARY_NAME"] = "fuse3"
+    os.environ["FUSE_LIBRARY_NAME"] = "fuse3"  # read when it is imported
     try:
         import mfusepy
     except OSError as fault:
         hint = "sudo apt-get install --no-install-recommends fuse3"
         raise EnvironmentFault(f"sensors of power need FUSE's library: {fault}", hint=hint) from fault
+    finally:
+        del os.environ["FUSE_LIBRARY_NAME"]
     module: ModuleType = mfusepy
     return module
 

@@ -22,13 +22,13 @@ from targets.lab.power.model import State, allowed_cores, booted, step
 from targets.lab.power.sensors import SensorSet
 from targets.lab.power.truth import Truth, TruthLog
 
-TICK_S = 0.05
+TICK_S = 0.1
 # The kernel counts CPU time at its 4 ms tick: in much shorter steps one core would look like none or like several.
 _LEAST_STEP_S = 0.01
 # Over which the demand of a slowed device is observed: some periods of the quota.
 _DEMAND_S = 0.5
 _MOUNT_POLL_S = 0.005
-_PRIORITY = -10  # a sensor does not wait for a busy processor; this one takes 1 % of it
+_PRIORITY = -10  # a sensor does not wait for a busy processor; this one takes 0.5 % of it
 _FILE_BYTES = 4096  # as every file of a sysfs claims to have
 
 

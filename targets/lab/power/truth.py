@@ -9,7 +9,7 @@ from typing import Self
 
 from targets.lab.power.model import State
 
-# At 20 lines of 150 bytes a second, the two files that are kept hold between 45 and 90 minutes.
+# At 10 lines of 150 bytes a second, the two files that are kept hold between 90 minutes and three hours.
 MAX_BYTES = 8_000_000
 
 

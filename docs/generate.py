@@ -89,7 +89,7 @@ def faults_block() -> str:
     """The faults of the device lab."""
     from targets.lab.faults import FAULTS
 
-    values = {"bytes": "4MB", "s": "2s", "share": "5%"}
+    values = {"bytes": "4MB", "s": "2s", "share": "5%", "k": "40K"}
     rows = []
     for name, fault in FAULTS.items():
         value = "-3d" if fault.signed else values.get(fault.dimension, "")

@@ -18,6 +18,7 @@ _UNITS: dict[str, dict[str, float]] = {
     },
     "ms": {"us": 1e-3, "µs": 1e-3, "ms": 1, "s": 1e3},
     "s": {"ms": 1e-3, "s": 1, "min": 60, "h": 3600, "d": 86400},
+    "k": {"k": 1},
     "share": {"share": 1, "%": 0.01},
     "j": {"uj": 1e-6, "µj": 1e-6, "mj": 1e-3, "j": 1},
 }
@@ -31,7 +32,7 @@ _AS_FACTOR = 3.0
 
 
 def parse_quantity(text: object, dimension: str) -> float:
-    """Read a positive quantity of `dimension` ("bytes", "ms", "s", "share", "j"); a bare number is in that unit.
+    """Read a positive quantity of `dimension` ("bytes", "ms", "s", "share", "k", "j"); a bare number is in that unit.
 
     Raises:
         UsageError: not a number with a unit of that dimension.

@@ -13,6 +13,7 @@ from targets.device import Device, connect
 from targets.errors import DeployError
 from targets.lab.doctor import findings
 from targets.lab.lab import Wanted, down, up
+from targets.lab.power.cgroup import left_of
 from targets.lab.state import LabState, lab_folder, load_lab
 from targets.records import TargetSpec
 
@@ -75,6 +76,7 @@ def remains(name: str, made: set[str]) -> list[str]:
     """What is left of a lab that is down, given the namespaces that it had made."""
     left = [str(path) for path in (lab_folder(name),) if path.exists()]
     left += sorted(made & all_namespaces())
+    left += [str(folder) for folder in left_of(name)]
     return left + [f"process {pid}" for pid in processes_with(f"targets.lab.keeper {name}")]
 
 

@@ -12,6 +12,7 @@ from targets.lab.kinds import KINDS
 from targets.lab.profiles import profiles
 
 if TYPE_CHECKING:
+    from targets.lab.state import LabState
     from targets.records import TargetSpec
 
 _name_option: Callable[[Any], Any] = click.option(
@@ -93,6 +94,7 @@ def status(name: str, as_json: bool) -> None:
             "running": device.name in found.processes and found.processes[device.name].alive(),
             "link": links[device.name]["faults"],
             "passed_bytes": links[device.name]["passed_bytes"],
+            "power": _power(found, device.name),
         }
         for device in found.devices
     ]
@@ -102,7 +104,27 @@ def status(name: str, as_json: bool) -> None:
     for row in rows:
         wrong = ", ".join(f"{key} {value}" for key, value in links[row["name"]]["faults"].items())
         running = "running" if row["running"] else "down"
-        click.echo(f"{row['name']:<12} {row['kind']:<6} 127.0.0.1:{row['port']:<6} {running:<8} {wrong}".rstrip())
+        power = row["power"]
+        felt = (
+            f"{power['power_w']:.2f} W {power['temperature_c']:.0f} °C" + " throttled" * power["throttled"]
+            if power
+            else ""
+        )
+        click.echo(
+            f"{row['name']:<12} {row['kind']:<8} 127.0.0.1:{row['port']:<6} {running:<8} {felt:<14} {wrong}".rstrip()
+        )
+
+
+def _power(lab: "LabState", device: str) -> dict[str, Any] | None:
+    """What the device draws and how hot it is, by the lab's own books; nothing for one without sensors."""
+    from targets.lab.power.truth import last_truth
+
+    last = last_truth(lab.folder / device / "power.jsonl")
+    return (
+        None
+        if last is None
+        else {"power_w": last.power_w, "temperature_c": last.temperature_c, "throttled": last.throttled}
+    )
 
 
 @lab.command("exec", context_settings={"ignore_unknown_options": True})
@@ -136,7 +158,7 @@ def fault(name: str, device: str | None, fault: str | None) -> None:
 
     if device is None:
         for key, row in FAULTS.items():
-            suffix = {"bytes": "=BYTES", "s": "=SECONDS", "share": "=SHARE", "": ""}[row.dimension]
+            suffix = {"bytes": "=BYTES", "s": "=SECONDS", "share": "=SHARE", "k": "=KELVIN", "": ""}[row.dimension]
             click.echo(f"{key + suffix:<24} {row.says}")
         return
     if fault is None:

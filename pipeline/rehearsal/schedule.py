@@ -22,8 +22,8 @@ Share = Annotated[
 
 
 def parse_fault(text: str) -> tuple[str, float | None]:
-    """A fault as people write it, such as `cut-after=4MB` or `clock=-3d`: its name, and its value in bytes, seconds or
-    a share of 1.
+    """A fault as people write it, such as `cut-after=4MB` or `clock=-3d`: its name, and its value in bytes, seconds,
+    kelvin or a share of 1.
 
     Raises UsageError.
     """

@@ -74,7 +74,7 @@ def call(fault: PlannedFault) -> str:
     """A fault as one would type it."""
     if fault.value is None:
         return fault.fault
-    units = {"bytes": size, "s": seconds, "share": _share}
+    units = {"bytes": size, "s": seconds, "share": _share, "k": _kelvin}
     written = units[FAULTS[fault.fault].dimension](fault.value)
     return f"{fault.fault}={written.replace(' ', '')}"
 
@@ -89,6 +89,10 @@ def when(fault: PlannedFault) -> str:
 
 def _share(value: float) -> str:
     return f"{100 * value:g} %"
+
+
+def _kelvin(value_k: float) -> str:
+    return f"{value_k:g} K"
 
 
 def seconds(value_s: float) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from targets.lab.power.supply import Supply
+
 PREFIX_BITS = 16
 PI_ID = 1000  # uid and gid of the first user of a Debian
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -22,6 +24,7 @@ class Machine:
     address: str
     folder: Path  # with `ssh/`, `passwd`, `shadow`, `group`
     disk_bytes: int
+    supply: Supply
 
 
 def network(machine: Machine) -> None:

@@ -15,9 +15,11 @@ from targets.lab.boot import PI_ID
 from targets.lab.identity import new_key
 from targets.lab.kinds import load_kind
 from targets.lab.lab import ask, command_inside
+from targets.lab.power.cgroup import limit_memory
+from targets.lab.power.server import HEAT_FILE
 from targets.lab.state import LabDevice, LabState, Service
 
-Dimension = Literal["", "bytes", "s", "share"]
+Dimension = Literal["", "bytes", "s", "share", "k"]
 _FILLER = "$disk/.full"
 # With nothing that only GNU's programs know: a phone has toybox.
 _FILL = f"set -- $(df -k $disk | tail -n 1); fallocate -l $(($4 * 1024)) {_FILLER}"
@@ -43,7 +45,7 @@ class Fault:
 
 
 def inflict(lab: LabState, name: str, fault: str, value: float | None = None) -> None:
-    """Make a fault on a device. `value` is in bytes, seconds or a share of 1, as the fault's dimension says.
+    """Make a fault on a device. `value` is in bytes, seconds, kelvin or a share of 1, as the fault's dimension says.
 
     Raises UsageError for an unknown device or fault, one that such a device cannot have, or a missing value;
     EnvironmentFault when it cannot be made.
@@ -135,9 +137,21 @@ def _kill(lab: LabState, name: str, _: float) -> None:
                 os.kill(int(process.name), signal.SIGKILL)
 
 
+def _limit_memory(lab: LabState, name: str, size_bytes: float) -> None:
+    limit_memory(lab.name, name, int(size_bytes))
+
+
+def _heat(lab: LabState, name: str, heat_k: float) -> None:
+    if load_kind(lab.device(name).kind).sensors(lab.device(name)) is None:
+        raise UsageError(f"{name} has no temperature", hint="boards have one: deploy lab up --arm64 1")
+    (lab.folder / name / HEAT_FILE).write_text(str(heat_k), encoding="ascii")
+
+
 def _restore(lab: LabState, name: str, _: float) -> None:
     ask(lab, {"op": "link", "device": name, "settings": {"restore": True}})
     lab.processes[name].signal(signal.SIGCONT)
+    limit_memory(lab.name, name, None)
+    (lab.folder / name / HEAT_FILE).unlink(missing_ok=True)
     _run_inside(lab, name, f"mount -o remount,bind,rw $disk; rm -f {_FILLER}")
     if lab.device(name).service == "ssh":
         _restore_sshd(lab, name)
@@ -180,6 +194,12 @@ FAULTS: Mapping[str, Fault] = {
         services=("ssh",),
     ),
     "kill": Fault(says="kill what its user runs, without a warning", apply=_kill, services=("ssh",)),
+    "memory": Fault(
+        says="leave it so much memory; beyond that the kernel kills a program", apply=_limit_memory, dimension="bytes"
+    ),
+    "heat": Fault(
+        says="make the air around it hotter by so many kelvin, until it slows down", apply=_heat, dimension="k"
+    ),
     "reboot": Fault(
         says="end everything, lose the disk, come back after so long",
         apply=_reboot,

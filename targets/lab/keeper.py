@@ -21,6 +21,7 @@ from targets.lab.boot import PREFIX_BITS, Machine, forget_dead_connections, run_
 from targets.lab.forwarder import Link, listening_socket
 from targets.lab.identity import known_hosts
 from targets.lab.kinds import load_kind
+from targets.lab.power.supply import Supply, supply
 from targets.lab.state import LabDevice, LabState, ProcessId, load_lab
 
 HUB_ADDRESS = "10.99.255.254"
@@ -36,6 +37,7 @@ class Keeper:
         self.links: dict[str, Link] = {}
         self.number = {device.name: index for index, device in enumerate(lab.devices)}
         self.tasks: set[asyncio.Task[None]] = set()
+        self.servers: set[int] = set()  # of sensors; each ends with its device
 
     def open_network(self) -> None:
         """Take loopback ports here, then go where the devices are: a network without a way out."""
@@ -85,6 +87,7 @@ class Keeper:
         `pipes` are the keeper's ends for others. No child may keep one: it is by their end that a child learns of a
         keeper that was killed before `end_with_parent` could take effect.
         """
+        given = supply(self.lab.name, device.name, load_kind(device.kind).sensors(device))
         ready, say_ready = os.pipe()
         wait, go = os.pipe()
         ns.unshare(ns.NEW_PID)
@@ -92,13 +95,17 @@ class Keeper:
         if pid == 0:
             for number in (*pipes, ready, go):
                 os.close(number)
-            self._become(device, say_ready, wait)
+            self._become(device, given, say_ready, wait)
         ns.enter_own_pid_namespace()
         os.close(say_ready)
         os.close(wait)
+        if given.lacking:
+            print(f"{device.name} has no power and heat: {given.lacking}", file=sys.stderr, flush=True)
+        if server := given.serve(self.lab.folder / device.name / "power.jsonl"):
+            self.servers.add(server)
         return pid, ready, go
 
-    def _become(self, device: LabDevice, say_ready: int, wait: int) -> None:
+    def _become(self, device: LabDevice, given: Supply, say_ready: int, wait: int) -> None:
         """The child's side of the fork; never returns."""
         try:
             ns.end_with_parent()
@@ -109,12 +116,18 @@ class Keeper:
             log = os.open(self.lab.folder / f"{device.name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             for number in (1, 2):
                 os.dup2(log, number)
+            if given.cgroup:
+                given.cgroup.enter()
             ns.unshare(ns.NEW_MOUNT | ns.NEW_UTS | ns.NEW_IPC | ns.NEW_NET)
             os.write(say_ready, b"1")
             if os.read(wait, 1) == b"1":
                 folder = self.lab.folder / device.name
                 machine = Machine(
-                    hostname=device.name, address=device.address, folder=folder, disk_bytes=device.disk_bytes
+                    hostname=device.name,
+                    address=device.address,
+                    folder=folder,
+                    disk_bytes=device.disk_bytes,
+                    supply=given,
                 )
                 load_kind(device.kind).boot(machine, device, Path(self.lab.resources[device.kind]))
         except BaseException as fault:
@@ -166,6 +179,10 @@ class Keeper:
 
     def reap(self) -> None:
         """A device has ended, or a program of ours."""
+        for server in tuple(self.servers):
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(server, os.WNOHANG) != (0, 0):
+                    self.servers.discard(server)
         for name, process in tuple(self.lab.processes.items()):
             with contextlib.suppress(ChildProcessError):
                 if os.waitpid(process.pid, os.WNOHANG) != (0, 0):

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from targets.lab.boot import SEARCH_PATH, Machine
 from targets.lab.identity import write_device_folder
+from targets.lab.power.sensors import SensorSet
 from targets.lab.state import LabDevice, LabState, ProcessId, Service
 
 Say = Callable[[str], None]  # told what takes long, for whoever waits
@@ -36,6 +37,10 @@ class Kind(ABC):
     def environment(self, device: LabDevice) -> dict[str, str]:
         """What every program on the device must find in its environment."""
         return {}
+
+    def sensors(self, device: LabDevice) -> SensorSet | None:
+        """What tells of its power and heat; None: nothing does."""
+        return None
 
     def write_folder(self, folder: Path, device: LabDevice, authorized: str) -> None:
         """Write what makes a device itself; `authorized` is the public key that logs in."""

@@ -21,6 +21,7 @@ from targets.lab.doctor import require
 from targets.lab.identity import new_key
 from targets.lab.kind import Kind, Say
 from targets.lab.kinds import KINDS, load_kind
+from targets.lab.power.cgroup import remove_all
 from targets.lab.profiles import profile
 from targets.lab.state import LabDevice, LabState, ProcessId, lab_folder, load_lab, running_lab
 
@@ -158,6 +159,7 @@ def down(name: str) -> None:
     except EnvironmentFault:
         if not folder.exists():
             raise
+        remove_all(name)
         shutil.rmtree(folder)  # it never got as far as starting anything
         return
     left = [process for process in (lab.keeper, *lab.processes.values()) if process != ours]
@@ -169,6 +171,7 @@ def down(name: str) -> None:
             pids = ", ".join(str(process.pid) for process in left)
             raise EnvironmentFault(f"processes {pids} of lab {name!r} do not end", hint="reboot this machine")
         time.sleep(0.01)
+    remove_all(name)
     shutil.rmtree(folder)
 
 

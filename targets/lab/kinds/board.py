@@ -12,6 +12,8 @@ from targets.errors import EnvironmentFault
 from targets.lab import namespaces as ns
 from targets.lab.boot import PI_ID, Machine, become_sshd, network
 from targets.lab.kind import Kind, Say
+from targets.lab.power.mount import NEEDS
+from targets.lab.power.sensors import SensorSet
 from targets.lab.profiles import Profile, cpuinfo, environment, profile, write_sys
 from targets.lab.state import LabDevice
 from targets.lab.tree import ensure_tree
@@ -33,6 +35,7 @@ class Arm64Board(Kind):
         "apt-get": "apt",
         "/usr/lib/binfmt.d/qemu-aarch64.conf": "qemu-user-static",
         "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
+        **NEEDS,
     }
     stem = profile = "rpi4"
     python = interpreter()
@@ -43,6 +46,9 @@ class Arm64Board(Kind):
 
     def environment(self, device: LabDevice) -> dict[str, str]:
         return environment(profile(device.profile))
+
+    def sensors(self, device: LabDevice) -> SensorSet | None:
+        return SensorSet.of(profile(device.profile))
 
     def boot(self, machine: Machine, device: LabDevice, resources: Path) -> None:
         boot_board(machine, profile(device.profile), resources)
@@ -82,6 +88,7 @@ def boot_board(machine: Machine, board: Profile, tree: Path) -> None:
         shutil.copy(_FIRMWARE / f"{board['firmware']}.sh", root / "usr/bin" / board["firmware"])
         (root / "usr/bin" / board["firmware"]).chmod(0o755)
     _mount_kernel_folders(root, board)
+    machine.supply.connect(root / "sys")
     os.chdir(root)
     Path(".machine").mkdir()
     subprocess.run(["pivot_root", ".", ".machine"], check=True, close_fds=False)

@@ -19,6 +19,7 @@ from targets.errors import EnvironmentFault
 PERIOD_US = 20_000
 _LEAST_QUOTA_US = 1_000  # the kernel refuses less
 _EMPTY_S = 5.0  # killed processes leave their cgroup within some 10 ms
+_CONTROLLERS = ("cpu", "cpuacct", "memory")
 _HINT = "devices start without power and heat where cgroups have no `cpu` controller"
 
 
@@ -47,13 +48,18 @@ class Cgroup(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CgroupV1:
-    """Folders in the hierarchies of `cpu` and of `cpuacct`, which are often one and the same."""
+    """Folders in the hierarchies of `cpu` and of `cpuacct`, which are often one and the same, and of `memory`."""
 
     cpu: Path
     cpuacct: Path
+    memory: Path | None = None
+
+    @property
+    def folders(self) -> set[Path]:
+        return {self.cpu, self.cpuacct} | ({self.memory} if self.memory else set())
 
     def enter(self) -> None:
-        for folder in {self.cpu, self.cpuacct}:
+        for folder in self.folders:
             _write(folder / "cgroup.procs", 0)
 
     def cpu_time(self) -> CpuTime:
@@ -65,7 +71,7 @@ class CgroupV1:
         _write(self.cpu / "cpu.cfs_quota_us", -1 if cores is None else quota_us(cores))
 
     def remove(self) -> None:
-        for folder in {self.cpu, self.cpuacct}:
+        for folder in self.folders:
             _remove_folder(folder)
 
 
@@ -134,7 +140,7 @@ class Hierarchies:
 
     def mounted(self) -> set[Path]:
         """Every mount that can hold a device's cgroup."""
-        found = {self.v1[name] for name in ("cpu", "cpuacct") if name in self.v1}
+        found = {self.v1[name] for name in _CONTROLLERS if name in self.v1}
         return found | ({self.v2} if self.v2 else set())
 
 
@@ -192,8 +198,8 @@ def create(lab: str, device: str, seen: Hierarchies | None = None) -> Cgroup:
     name = _prefix(lab) + device
     try:
         if {"cpu", "cpuacct"} <= seen.own.keys():
-            v1 = CgroupV1(cpu=seen.own["cpu"] / name, cpuacct=seen.own["cpuacct"] / name)
-            for folder in (v1.cpu, v1.cpuacct):
+            v1 = CgroupV1(**{key: seen.own[key] / name for key in _CONTROLLERS if key in seen.own})
+            for folder in v1.folders:
                 folder.mkdir(exist_ok=True)
             return v1
         parent = _parent_with_cpu(seen)
@@ -207,7 +213,7 @@ def _parent_with_cpu(seen: Hierarchies) -> Path:
     """The nearest cgroup above the caller whose children have the `cpu` controller.
 
     Seldom the caller's own: in version 2 a cgroup that has processes cannot hand controllers on to children. Only the
-    root can, and is asked to when nobody else does.
+    root can, and is asked to when nobody else does. With `cpu` comes `memory`, wherever somebody already handed it on.
     """
     if seen.v2 is None or "" not in seen.own:
         missing = " and ".join(sorted({"cpu", "cpuacct"} - seen.own.keys()))
@@ -226,6 +232,24 @@ def _parent_with_cpu(seen: Hierarchies) -> Path:
         reason = f"cgroup version 2 does not hand its `cpu` controller on: {fault.strerror}"
         raise EnvironmentFault(reason, hint=_HINT) from fault
     return seen.v2
+
+
+def limit_memory(lab: str, device: str, size_bytes: int | None) -> None:
+    """Let all processes of a device have so much memory together; beyond it the kernel kills one. None: no limit.
+
+    Raises EnvironmentFault where that cannot be, or where the device uses more already.
+    """
+    for folder in left_of(lab):
+        for name, without in (("memory.limit_in_bytes", "-1"), ("memory.max", "max")):
+            if folder.name == _prefix(lab) + device and (folder / name).exists():
+                try:
+                    _write(folder / name, without if size_bytes is None else size_bytes)
+                except OSError as fault:
+                    reason = f"{device} cannot be given so little memory: {fault.strerror}"
+                    raise EnvironmentFault(reason, hint="it uses more already; say a larger size") from fault
+                return
+    if size_bytes is not None:
+        raise EnvironmentFault(f"{device} has no cgroup with a `memory` controller", hint=_HINT)
 
 
 def left_of(lab: str, seen: Hierarchies | None = None) -> Iterator[Path]:

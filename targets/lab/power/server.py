@@ -12,17 +12,19 @@ import stat
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 from targets.errors import EnvironmentFault
 from targets.lab import namespaces as ns
 from targets.lab.power.cgroup import Cgroup, CpuTime
-from targets.lab.power.model import State, allowed_cores, booted, step
+from targets.lab.power.model import PowerParameters, State, allowed_cores, booted, step
 from targets.lab.power.sensors import SensorSet
 from targets.lab.power.truth import Truth, TruthLog
 
 TICK_S = 0.1
+HEAT_FILE = "heat_k"  # beside the log: kelvins by which the air around the device is hotter; changed at any time
 # The kernel counts CPU time at its 4 ms tick: in much shorter steps one core would look like none or like several.
 _LEAST_STEP_S = 0.01
 # Over which the demand of a slowed device is observed: some periods of the quota.
@@ -54,7 +56,7 @@ def start_server(fuse: int, cgroup: Cgroup, sensors: SensorSet, log: Path) -> in
         with contextlib.suppress(PermissionError):
             os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
         _close_all_but(fuse, truth.file)
-        serve(mfusepy, fuse, cgroup, sensors, truth)
+        serve(mfusepy, fuse, Device(cgroup, sensors, log.with_name(HEAT_FILE)), truth)
         status = 0
     except BaseException as fault:
         os.write(2, f"power: {type(fault).__name__}: {fault}\n".encode())
@@ -85,9 +87,8 @@ def _close_all_but(*kept: int) -> None:
     os.closerange(first, os.sysconf("SC_OPEN_MAX"))
 
 
-def serve(mfusepy: ModuleType, fuse: int, cgroup: Cgroup, sensors: SensorSet, truth: TruthLog) -> None:
+def serve(mfusepy: ModuleType, fuse: int, device: "Device", truth: TruthLog) -> None:
     """Serve one device until it ends."""
-    device = Device(cgroup, sensors)
     threading.Thread(target=_tick, args=(device, truth), daemon=True).start()
     _wait_until_mounted(fuse)
     mfusepy.FUSE(SensorFiles(device), f"/dev/fd/{fuse}", foreground=True, nothreads=True, direct_io=True)
@@ -119,8 +120,8 @@ def _tick(device: "Device", truth: TruthLog) -> None:
 class Device:
     """The model at work on a real cgroup. Two threads use it: the one that serves, and the one that ticks."""
 
-    def __init__(self, cgroup: Cgroup, sensors: SensorSet) -> None:
-        self.cgroup, self.sensors = cgroup, sensors
+    def __init__(self, cgroup: Cgroup, sensors: SensorSet, heat: Path) -> None:
+        self.cgroup, self.sensors, self.heat = cgroup, sensors, heat
         self.lock = threading.Lock()
         cgroup.limit(None)  # a cgroup that a crash has left may still be slowed
         now_s, cpu = time.monotonic(), cgroup.cpu_time()
@@ -134,9 +135,17 @@ class Device:
         with self.lock:
             if time.monotonic() - self.state.now_s >= _LEAST_STEP_S:
                 cpu = self.cgroup.cpu_time()
-                self.state = step(self.sensors.parameters, self.state, time.monotonic(), cpu.used_s)
+                self.state = step(self._surrounded(), self.state, time.monotonic(), cpu.used_s)
                 self._slow_down(cpu)
             return self.state
+
+    def _surrounded(self) -> PowerParameters:
+        """The board in air that is hotter by what the fault `heat` says."""
+        parameters = self.sensors.parameters
+        try:
+            return replace(parameters, ambient_c=parameters.ambient_c + float(self.heat.read_text(encoding="ascii")))
+        except (FileNotFoundError, ValueError):  # ValueError: it is just being written
+            return parameters
 
     def _slow_down(self, cpu: CpuTime) -> None:
         """Give the device the quota that its temperature asks for, by what it would use if it could."""

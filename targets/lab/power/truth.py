@@ -11,6 +11,7 @@ from targets.lab.power.model import State
 
 # At 10 lines of 150 bytes a second, the two files that are kept hold between 90 minutes and three hours.
 MAX_BYTES = 8_000_000
+_LAST_BYTES = 1000  # more than one line takes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,3 +64,14 @@ def read_truth(path: Path) -> Iterator[Truth]:
         if part.exists():
             for line in part.read_text(encoding="ascii").splitlines():
                 yield Truth(**json.loads(line))
+
+
+def last_truth(path: Path) -> Truth | None:
+    """The newest line; None when there is none yet, or no log."""
+    try:
+        with path.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _LAST_BYTES))
+            lines = log.read().splitlines()
+    except FileNotFoundError:
+        return None
+    return Truth(**json.loads(lines[-1])) if lines else None

@@ -29,9 +29,10 @@ _KERNEL = Tree(
 )
 _MODULES = ("virtio_mmio", "virtio_blk", "virtio_net")
 FREE_BYTES = 4 << 30  # most that a device may have; the file has holes there
+BLOCK_BYTES = 4096
 _METADATA = 1.1  # of ext4, in proportion to the files
 # No journal: no machine lives on after a crash. Inode tables are left as holes, which read as the zeros they must be.
-_EXT4 = ("-t", "ext4", "-O", "^has_journal", "-m", "0", "-E", "lazy_itable_init=1,nodiscard,root_owner=0:0")
+_EXT4 = ("-t", "ext4", "-O", "^has_journal", "-m", "0", "-b", str(BLOCK_BYTES), "-E", "lazy_itable_init=1,nodiscard")
 _LAYOUT = 1  # raise it when the code below changes what an image looks like
 
 

@@ -22,7 +22,7 @@ from targets.lab.state import LOOPBACK, LabDevice, LabState, ProcessId
 from targets.lab.trees import interpreter
 
 LABEL = "emulated instruction clock (QEMU, icount shift=1): times count instructions, not a board's milliseconds"
-_MEMORY_MIB = 768
+_MEMORY_MIB = 512
 _INIT = Path(__file__).parent.parent / "machine_init.sh"
 _CONSOLE_PORT = 2022
 # A second sshd, for root only: nothing that is done to the device's own shuts it out.
@@ -107,7 +107,7 @@ def command_line(machine: Machine, image: MachineImage) -> list[str]:
         "-machine": "virt",
         "-cpu": "cortex-a72",  # of a Raspberry Pi 4, as far as instructions go
         "-smp": "1",
-        "-accel": "tcg,thread=single",
+        "-accel": "tcg,thread=single,tb-size=128",
         # With sleep=off time would jump whenever the machine waits, and end all that has a time-out.
         "-icount": "shift=1,align=off,sleep=on",
         "-m": str(_MEMORY_MIB),

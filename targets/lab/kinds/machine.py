@@ -52,6 +52,7 @@ class VirtualMachine(Kind):
     }
     stem = "vm"
     python = interpreter()
+    own_kernel = True
     start_s = 90.0  # 3 s alone; where many share a processor, it takes much longer
 
     def prepare(self, say: Say) -> str:

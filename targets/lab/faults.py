@@ -27,9 +27,8 @@ _TAKE_KEY = f'{{ echo "$key" > {_HOST_KEY}; kill -HUP 1; }}'
 _SSHD_CONFIG = "/etc/ssh/sshd_config"
 _FAKETIME = "/usr/lib/*/faketime/libfaketime.so.1"
 _KILLED_UID = PI_ID  # whose programs `kill` ends; the device's own go on
-_KILL = f"""for process in /proc/[0-9]*; do
-    [ "$(stat -c %u $process 2>/dev/null)" = {_KILLED_UID} ] || continue
-    grep -q sshd $process/cmdline || kill -KILL ${{process#/proc/}}
+_KILL = f"""for process in $(find /proc -maxdepth 1 -uid {_KILLED_UID}); do
+    grep -q sshd $process/cmdline || kill -KILL ${{process#/proc/}} || true
 done"""
 
 

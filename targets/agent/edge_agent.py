@@ -40,6 +40,7 @@ MAX_REQUEST_BYTES = 256 * 1024
 MAX_REPLY_BYTES = 8 * 1024 * 1024  # 200 000 samples of 20 digits are 4 MB
 MAX_WARM_SAMPLES = 200_000
 STDERR_TAIL_BYTES = 4000
+EMULATED = "/run/edge-deploy-emulated"  # in one line what is emulated: written by an emulator that looks like hardware
 
 RUNTIMES = {"tflite": ("ai-edge-litert", "tflite-runtime"), "onnx": ("onnxruntime",)}
 MODULES = {
@@ -176,6 +177,8 @@ def found_meters() -> list[str]:
 
 def emulation() -> str:
     """Why latencies here are not those of the hardware it looks like; empty when nothing says so."""
+    if told := read_text(EMULATED).partition("\n")[0]:
+        return told[:200]
     # qemu-user answers for /proc/self but not for /proc/thread-self, which still names the emulator.
     for link in ("/proc/thread-self/exe", "/proc/self/task/%d/exe" % os.getpid()):
         with contextlib.suppress(OSError):

@@ -29,6 +29,9 @@ _TAKE_KEY = f'{{ echo "$key" > {_HOST_KEY}; kill -HUP 1; }}'
 _SSHD_CONFIG = "/etc/ssh/sshd_config"
 _FAKETIME = "/usr/lib/*/faketime/libfaketime.so.1"
 _KILLED_UID = PI_ID  # whose programs `kill` ends; the device's own go on
+_KILL = f"""for process in $(find /proc -maxdepth 1 -uid {_KILLED_UID}); do
+    grep -q sshd $process/cmdline || kill -KILL ${{process#/proc/}} || true
+done"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +130,10 @@ def _set_clock(lab: LabState, name: str, offset_s: float) -> None:
 
 
 def _kill(lab: LabState, name: str, _: float) -> None:
-    """SIGKILL from outside: nothing on the device sees it coming."""
+    """SIGKILL, from outside where this machine's kernel runs the device: nothing there sees it coming."""
+    if load_kind(lab.device(name).kind).own_kernel:
+        _run_inside(lab, name, _KILL)
+        return
     inside = Path(f"/proc/{lab.processes[name].pid}/ns/pid").readlink()
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended meanwhile

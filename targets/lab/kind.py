@@ -25,6 +25,7 @@ class Kind(ABC):
     service: ClassVar[Service] = "ssh"  # what is forwarded to a loopback port of this machine
     python: ClassVar[str] = ""  # interpreter on the device that has the runtimes
     disk: ClassVar[str] = "/"  # the mount on the device that its user writes to
+    own_kernel: ClassVar[bool] = False  # whether its processes are out of this machine's sight
     start_s: ClassVar[float] = 30.0  # longest it may take from its start until its service answers
 
     def prepare(self, say: Say) -> str:

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+from int8_models import branching_onnx_model
 from onnx import numpy_helper
 
 from pipeline.errors import ConversionFailed
@@ -174,6 +176,17 @@ def test_onnx_weights_are_per_channel(worker: Worker, exported: Exported, name: 
     assert weights
     assert sorted(weights.values()) == [5, 8, 8]
     assert activations == {np.dtype(np.int8 if name.endswith("s8s8") else np.uint8)}
+
+
+def test_onnx_int8_stays_integer_beside_a_shortcut(tmp_path: Path) -> None:
+    """onnxruntime fuses when it loads; a convolution that it leaves in float here it runs in integers on ARM."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "fused.onnx")
+    options.log_severity_level = 3  # it warns that such a file fits this machine alone
+    onnxruntime.InferenceSession(str(branching_onnx_model(tmp_path)), options, providers=["CPUExecutionProvider"])
+    fused = [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
+    assert fused.count("QLinearConv") == 4
+    assert "Conv" not in fused
 
 
 def test_ranges_decide_the_result(worker: Worker, exported: Exported, tmp_path: Path) -> None:

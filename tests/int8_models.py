@@ -10,6 +10,10 @@ from ai_edge_litert.interpreter import Interpreter
 from onnx import TensorProto, helper, numpy_helper
 from tiny_models import Bundle
 
+from pipeline.calibration.onnx import OnnxObserver
+from pipeline.recipes.recipe import Ingredients, recipe
+from pipeline.runtimes.runtime import open_model
+
 _INPUTS, _OUTPUTS = 64, 96
 _IN, _WEIGHTS, _OUT = 0.02, 0.011, 0.013  # scales; the quotient of two by the third is no power of two
 
@@ -97,6 +101,54 @@ def int8_onnx_bundle(folder: Path) -> Bundle:
     data = model.SerializeToString()
     (y,) = onnxruntime.InferenceSession(data).run(None, {"x": x})
     return _bundle(folder, "onnx", data, x, y)
+
+
+_PICTURE = (1, 8, 80, 80)  # large enough that a path which rounds otherwise differs somewhere
+
+
+def branching_onnx_model(folder: Path, recipe_name: str = "onnx-int8") -> Path:
+    """A network with a shortcut and a concatenation, made int8 by our recipe.
+
+    Its weights are large, so that neighbouring products overflow in a kernel that adds them in 16 bits.
+    """
+    random = np.random.default_rng(11)
+    constants, nodes = [], []
+
+    def conv(source: str, made: str, inputs: int) -> None:
+        outputs = _PICTURE[1]
+        sign = random.choice([-1, 1], (outputs, 1, 1, 1))  # one per output: products add up instead of cancelling
+        weights = sign * random.uniform(0.5, 1, (outputs, inputs, 3, 3)) / (6 * inputs)
+        for suffix, array in (("w", weights), ("b", random.normal(0, 0.1, outputs))):
+            constants.append(numpy_helper.from_array(array.astype(np.float32), f"{made}_{suffix}"))
+        nodes.append(helper.make_node("Conv", [source, f"{made}_w", f"{made}_b"], [made], pads=[1, 1, 1, 1]))
+
+    conv("x", "trunk", _PICTURE[1])
+    conv("trunk", "branch", _PICTURE[1])
+    nodes.append(helper.make_node("Relu", ["branch"], ["relu"]))
+    conv("relu", "back", _PICTURE[1])
+    nodes.append(helper.make_node("Add", ["trunk", "back"], ["sum"]))
+    nodes.append(helper.make_node("Concat", ["trunk", "sum"], ["both"], axis=1))
+    conv("both", "y", 2 * _PICTURE[1])
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, _PICTURE) for name in "xy"]
+    graph = helper.make_graph(nodes, "branching", ends[:1], ends[1:], initializer=constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    folder.mkdir(parents=True, exist_ok=True)
+    float_model, output = folder / "float.onnx", folder / "branching.onnx"
+    onnx.save(onnx.shape_inference.infer_shapes(model), float_model)
+    seen = OnnxObserver(float_model).observe({"x": branching_input()})
+    ranges = {name: (float(array.min()), float(array.max())) for name, array in seen}
+    ingredients = Ingredients(source=folder, float_model=float_model, ranges=ranges, scratch=folder)
+    recipe(recipe_name).quantize(ingredients, output)
+    return output
+
+
+def branching_input() -> np.ndarray:
+    return np.random.default_rng(12).uniform(-0.2, 1, _PICTURE).astype(np.float32)
+
+
+def branching_onnx_bundle(folder: Path, recipe_name: str = "onnx-int8") -> Bundle:
+    model, x = branching_onnx_model(folder / "made", recipe_name), branching_input()
+    return _bundle(folder, "onnx", model.read_bytes(), x, open_model("onnx", model).invoke({"x": x})["y"])
 
 
 def _bundle(folder: Path, form: str, model: bytes, x: np.ndarray, y: np.ndarray) -> Bundle:

@@ -4,7 +4,7 @@
     PRECISION   float32, float16, dynamic-int8 (int8 weights, activations quantized while running),
                 int8 (weights and activations, ranges from calibration), int16x8 (int16 activations, int8 weights)
     OPTION      io-int8, io-uint8: the model's own inputs and outputs are integers too (default: float32 as before)
-                u8s8: unsigned activations (default: signed)
+                s8s8: signed activations (default: unsigned)
 
 A recipe costs one module, one row here, and one line in `tests/contract/test_recipes.py`. Third parties register under
 the entry-point group `edge_deploy.recipes`.
@@ -24,10 +24,10 @@ RECIPES = with_entry_points(
         "onnx-float32": "pipeline.recipes.float32:ONNX",
         "onnx-dynamic-int8": "pipeline.recipes.onnx_dynamic:DYNAMIC_INT8",
         "onnx-int8": "pipeline.recipes.onnx_static:INT8",
-        "onnx-int8-u8s8": "pipeline.recipes.onnx_static:INT8_U8S8",
+        "onnx-int8-s8s8": "pipeline.recipes.onnx_static:INT8_S8S8",
     },
     "edge_deploy.recipes",
 )
 
 # Not run unless deploy.yaml names them.
-OPTIONAL = frozenset({"litert-int8-io-int8", "litert-int8-io-uint8", "onnx-int8-u8s8"})
+OPTIONAL = frozenset({"litert-int8-io-int8", "litert-int8-io-uint8", "onnx-int8-s8s8"})

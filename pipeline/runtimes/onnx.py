@@ -9,6 +9,7 @@ import onnxruntime
 
 from pipeline.errors import ConversionFailed
 from pipeline.runtimes.runtime import Array, HostModel
+from targets.agent.edge_agent import onnx_options
 from targets.records import TensorSpec
 
 _STATUS = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
@@ -20,9 +21,7 @@ class OnnxModel(HostModel):
     """An `.onnx` file in a session of its own."""
 
     def __init__(self, path: Path, *, threads: int = 2) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3
+        options = onnx_options(onnxruntime, threads)
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has a class per status code, all direct children of Exception

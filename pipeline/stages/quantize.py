@@ -45,4 +45,4 @@ def quantize_step(context: Context, name: str, prepared: Step, exported: Step, c
         return refusing(context, "quantize", work)
 
     needs = (prepared, exported, *((calibrated,) if calibrated else ()))
-    return Step(stage="quantize", name=name, run=run, records=(Artifact,), needs=needs, tools=tools, version=2)
+    return Step(stage="quantize", name=name, run=run, records=(Artifact,), needs=needs, tools=tools, version=3)

@@ -151,6 +151,11 @@ def temperature_c() -> float | None:
     return int(text) / 1000 if re.fullmatch(r"-?\d+", text) else None
 
 
+def saturates_int8(features: list[str]) -> bool:
+    """Whether onnxruntime's uint8 x int8 products overflow their 16-bit sums: on x86 without VNNI instructions."""
+    return "sse2" in features and not {"avx_vnni", "avx512_vnni"}.intersection(features)
+
+
 def vcgencmd(*words: str) -> str:
     if not shutil.which("vcgencmd"):
         return ""
@@ -595,6 +600,26 @@ class TfliteModel:
         return any(operation["op_name"] == "DELEGATE" for operation in operations)
 
 
+def exact_int8() -> dict[str, str]:
+    """onnxruntime's setting for exact int8 products where the fast ones are not.
+
+    Left out elsewhere: the setting makes every x86 CPU slow, also one that is exact without it.
+    """
+    features = parse_cpuinfo(read_text("/proc/cpuinfo"))["features"]
+    return {"session.x64quantprecision": "1"} if saturates_int8(features) else {}
+
+
+def onnx_options(module: Any, threads: int) -> Any:
+    """The session options of a benchmark, and of the host's own runs: both must compute alike."""
+    options = module.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    for key, value in exact_int8().items():
+        options.add_session_config_entry(key, value)
+    return options
+
+
 class OnnxModel:
     """An .onnx model in onnxruntime, on its CPU provider."""
 
@@ -602,10 +627,7 @@ class OnnxModel:
         self.module = module
 
     def load(self, path: str, threads: int, sample: Json) -> None:
-        options = self.module.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options = onnx_options(self.module, threads)
         self.session = self.module.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         inputs = self.session.get_inputs()
         feed = {tensor.name: pick(sample, [tensor.name], len(inputs), "input") for tensor in inputs}
@@ -707,6 +729,9 @@ def run_benchmark(job: Json, stage: Callable[[str], None]) -> Json:
     model: Any = TfliteModel(module) if job["format"] == "tflite" else OnnxModel(module)
     clock = time.perf_counter_ns
     seen = {"peak_rss_before_load_bytes": str(peak_rss_bytes() or "unknown")}
+
+    if job["format"] == "onnx":
+        seen.update(exact_int8())  # an application on this CPU needs the same setting
 
     stage("loading the model")
     start = clock()

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+from int8_models import branching_onnx_model
 from onnx import numpy_helper
 
 from pipeline.errors import ConversionFailed
@@ -30,7 +32,7 @@ EXPECTED: dict[str, tuple[float, str, bool]] = {
     "onnx-float32": (100, "float32", False),
     "onnx-dynamic-int8": (15, "float32", True),
     "onnx-int8": (15, "float32", True),
-    "onnx-int8-u8s8": (15, "float32", True),
+    "onnx-int8-s8s8": (15, "float32", True),
 }
 
 
@@ -156,7 +158,7 @@ def test_litert_weights_are_per_channel(worker: Worker, exported: Exported, name
     assert tflite_weight_scales(output) == {"CONV_2D": 8, "DEPTHWISE_CONV_2D": 8, "FULLY_CONNECTED": 5}
 
 
-@pytest.mark.parametrize("name", ["onnx-int8", "onnx-int8-u8s8"])
+@pytest.mark.parametrize("name", ["onnx-int8", "onnx-int8-s8s8"])
 def test_onnx_weights_are_per_channel(worker: Worker, exported: Exported, name: str, tmp_path: Path) -> None:
     output, _ = quantize(worker, exported, name, tmp_path)
     graph = onnx.load(str(output)).graph
@@ -173,7 +175,18 @@ def test_onnx_weights_are_per_channel(worker: Worker, exported: Exported, name: 
             activations.add(constants[node.input[2]].dtype)
     assert weights
     assert sorted(weights.values()) == [5, 8, 8]
-    assert activations == {np.dtype(np.uint8 if name.endswith("u8s8") else np.int8)}
+    assert activations == {np.dtype(np.int8 if name.endswith("s8s8") else np.uint8)}
+
+
+def test_onnx_int8_stays_integer_beside_a_shortcut(tmp_path: Path) -> None:
+    """onnxruntime fuses when it loads; a convolution that it leaves in float here it runs in integers on ARM."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "fused.onnx")
+    options.log_severity_level = 3  # it warns that such a file fits this machine alone
+    onnxruntime.InferenceSession(str(branching_onnx_model(tmp_path)), options, providers=["CPUExecutionProvider"])
+    fused = [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
+    assert fused.count("QLinearConv") == 4
+    assert "Conv" not in fused
 
 
 def test_ranges_decide_the_result(worker: Worker, exported: Exported, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from int8_models import int8_onnx_bundle, int8_tflite_bundle
+from int8_models import branching_onnx_bundle, int8_onnx_bundle, int8_tflite_bundle
 from labs import lab_namespaces, reconnected, remains, require_lab, running, surroundings
 from projects import project
 from tiny_models import Bundle, digest_of, onnx_bundle, tflite_bundle
@@ -85,6 +85,8 @@ def answer(device: Device, bundle: Bundle) -> Measurement:
         ("rpi4", int8_onnx_bundle),
         ("rpi5", int8_tflite_bundle),  # has the dot product, which chooses other kernels
         ("rpi5", int8_onnx_bundle),
+        ("rpi4", branching_onnx_bundle),
+        ("rpi5", branching_onnx_bundle),
         ("rpi4", tflite_bundle),
         ("rpi4", onnx_bundle),
     ],

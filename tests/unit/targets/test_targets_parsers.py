@@ -67,3 +67,18 @@ def test_the_agent_imports_the_standard_library_alone() -> None:
     names = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in tree.body if isinstance(node, ast.ImportFrom)}
     assert {name.partition(".")[0] for name in names} <= set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize(
+    ("features", "saturates"),
+    [
+        (["sse2", "avx2"], True),
+        (["sse2", "avx2", "avx512f", "avx512bw"], True),
+        (["sse2", "avx2", "avx_vnni"], False),
+        (["sse2", "avx2", "avx512f", "avx512_vnni"], False),
+        (["asimd"], False),
+        ([], False),
+    ],
+)
+def test_int8_products_saturate_only_on_x86_without_vnni(features: list[str], saturates: bool) -> None:
+    assert edge_agent.saturates_int8(features) is saturates

@@ -102,17 +102,13 @@ def status(name: str, as_json: bool) -> None:
         click.echo(json.dumps({"name": name, "keeper": found.keeper.pid, "devices": rows}))
         return
     for row in rows:
-        wrong = ", ".join(f"{key} {value}" for key, value in links[row["name"]]["faults"].items())
         running = "running" if row["running"] else "down"
-        power = row["power"]
-        felt = (
-            f"{power['power_w']:.2f} W {power['temperature_c']:.0f} °C" + " throttled" * power["throttled"]
-            if power
-            else ""
-        )
-        click.echo(
-            f"{row['name']:<12} {row['kind']:<8} 127.0.0.1:{row['port']:<6} {running:<8} {felt:<14} {wrong}".rstrip()
-        )
+        cells = f"{row['name']:<12} {row['kind']:<8} 127.0.0.1:{row['port']:<6} {running:<8}"
+        click.echo(f"{cells} {_felt(row['power']):<14} {_wrong(row['link'])}".rstrip())
+
+
+def _wrong(link: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in link.items())
 
 
 def _power(lab: "LabState", device: str) -> dict[str, Any] | None:
@@ -120,11 +116,14 @@ def _power(lab: "LabState", device: str) -> dict[str, Any] | None:
     from targets.lab.power.truth import last_truth
 
     last = last_truth(lab.folder / device / "power.jsonl")
-    return (
-        None
-        if last is None
-        else {"power_w": last.power_w, "temperature_c": last.temperature_c, "throttled": last.throttled}
-    )
+    return {name: getattr(last, name) for name in ("power_w", "temperature_c", "throttled")} if last else None
+
+
+def _felt(power: dict[str, Any] | None) -> str:
+    if power is None:
+        return ""
+    slow = " throttled" if power["throttled"] else ""
+    return f"{power['power_w']:.2f} W {power['temperature_c']:.0f} °C{slow}"
 
 
 @lab.command("exec", context_settings={"ignore_unknown_options": True})

@@ -55,11 +55,13 @@ def test_a_machine_without_the_controllers_says_so(tmp_path: Path, mounts: str, 
 
 
 def test_version_1_comes_first_where_both_are_mounted(tmp_path: Path) -> None:
-    (tmp_path / "cpu,cpuacct/app").mkdir(parents=True)
+    for place in ("cpu,cpuacct/app", "memory"):
+        (tmp_path / place).mkdir(parents=True)
     mounts = V1_MOUNTS.format(top=tmp_path, root="/") + V2_MOUNT.format(top=tmp_path / "unified")
     seen = hierarchies(mounts, "4:memory:/\n3:cpu,cpuacct:/app\n0::/\n")
     folder = tmp_path / "cpu,cpuacct/app/edge-deploy-lab.one.rpi4-0"
-    assert create("one", "rpi4-0", seen) == CgroupV1(cpu=folder, cpuacct=folder)
+    memory = tmp_path / "memory/edge-deploy-lab.one.rpi4-0"
+    assert create("one", "rpi4-0", seen) == CgroupV1(cpu=folder, cpuacct=folder, memory=memory)
 
 
 def test_a_container_sees_its_own_part_of_the_hierarchy(tmp_path: Path) -> None:

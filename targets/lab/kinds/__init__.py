@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 from targets.errors import UsageError
 from targets.lab.kind import Kind
-from targets.lab.kinds.board import Arm64Board
+from targets.lab.kinds.android import AndroidDevice
+from targets.lab.kinds.board import Arm64Board, ArmhfBoard
 from targets.lab.kinds.ssh import SshHost
 
-KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (SshHost(), Arm64Board())}
+KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (SshHost(), Arm64Board(), ArmhfBoard(), AndroidDevice())}
 
 
 def load_kind(name: str) -> Kind:

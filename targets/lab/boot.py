@@ -3,15 +3,19 @@
 Runs in a child of the keeper that never returns to the keeper's code.
 """
 
+import gc
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 PREFIX_BITS = 16
 PI_ID = 1000  # uid and gid of the first user of a Debian
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_MOST_FILES = 1 << 20  # what Linux lets a process open at most, unless told otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,3 +51,19 @@ def become_sshd(environment: dict[str, str]) -> None:
     """Replace this process by sshd, in the foreground, its log on standard error."""
     os.chdir("/")
     os.execve("/usr/sbin/sshd", ["/usr/sbin/sshd", "-D", "-e"], {"PATH": SEARCH_PATH, **environment})
+
+
+def become_init(program: str, environment: Mapping[str, str]) -> NoReturn:
+    """Start a program and end with it; reap what has lost its parent meanwhile, as the first process must.
+
+    A server that does not do this itself would leave zombies, which look alive to whoever waits for their end.
+    """
+    gc.freeze()  # touches no memory that is still shared with the keeper
+    Path("/proc/self/comm").write_text("init", encoding="ascii")
+    os.closerange(3, _MOST_FILES)  # those of the keeper
+    server = os.fork()
+    if server == 0:
+        os.execve(program, [program], dict(environment))
+    while os.wait()[0] != server:
+        pass
+    os._exit(1)

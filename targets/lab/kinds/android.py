@@ -3,12 +3,11 @@
 It runs as root and asks for no key, and listens on the port that the lab forwards: `adb connect 127.0.0.1:PORT`.
 """
 
-import os
 import socket
 from pathlib import Path
 
 from targets.lab import namespaces as ns
-from targets.lab.boot import Machine, network
+from targets.lab.boot import Machine, become_init, network
 from targets.lab.emulation import ensure_emulation, enter_root, mount_kernel_folders, programs
 from targets.lab.kind import Kind, Say
 from targets.lab.profiles import Profile, environment, profile
@@ -59,11 +58,12 @@ class AndroidDevice(Kind):
         ns.bind(resources, root)
         ns.mount("none", root, flags=ns.REMOUNT | ns.BIND | ns.READ_ONLY)
         ns.bind(machine.folder / "build.prop", root / "system/build.prop")
+        ns.mount("none", root / "system/build.prop", flags=ns.REMOUNT | ns.BIND | ns.READ_ONLY)
         mount_kernel_folders(root, profile(device.profile))
         _write_properties(machine, root)
         _mount_data(machine, root)
         enter_root(root)
-        os.execve(_ADBD, [_ADBD], self.environment(device))
+        become_init(_ADBD, self.environment(device))
 
 
 def properties(board: Profile, name: str) -> str:

@@ -137,12 +137,29 @@ def test_commands_are_there_and_what_ends_alone_leaves_no_zombie(lab: LabState, 
         time.sleep(0.05)
 
 
-def test_cut_in_the_middle_of_a_push_leaves_a_part(lab: LabState, adb: Adb, phone: str, blob: Path) -> None:
+def test_cut_in_the_middle_of_a_push_takes_the_old_file_along(lab: LabState, adb: Adb, phone: str, blob: Path) -> None:
+    """adbd writes at the final name and clears it away when the connection breaks: what was there before is gone."""
+    adb.shell(phone, f"echo old > {_BLOB}")
     inflict(lab, "pixel-7-0", "cut-after", 5_000_000)
-    assert adb.run("-s", phone, "push", str(blob), _BLOB).returncode != 0
-    assert 1_000_000 < int(inside(lab, "stat", "-c", "%s", _BLOB)) <= 5_000_000
+    done = adb.run("-s", phone, "push", str(blob), _BLOB)
+    assert done.returncode == 1 and "couldn't read from device" in done.stdout + done.stderr
+    assert inside(lab, "ls", "-A", "/data/local/tmp") == ""
     adb.connect(phone)
     assert adb.run("-s", phone, "push", str(blob), _BLOB).returncode == 0
+
+
+def test_blackhole_in_the_middle_of_a_push_leaves_a_part_where_the_whole_should_be(
+    lab: LabState, adb: Adb, phone: str, blob: Path
+) -> None:
+    inflict(lab, "pixel-7-0", "blackhole-after", 5_000_000)
+    with adb.start("-s", phone, "push", str(blob), _BLOB) as pushing:
+        with pytest.raises(subprocess.TimeoutExpired):
+            pushing.communicate(timeout=2)
+        assert 1_000_000 < int(inside(lab, "stat", "-c", "%s", _BLOB)) <= 5_000_000
+        inflict(lab, "pixel-7-0", "restore")
+        pushing.communicate(timeout=30)
+    assert pushing.returncode == 0
+    assert int(inside(lab, "stat", "-c", "%s", _BLOB)) == _BLOB_BYTES
 
 
 @pytest.mark.parametrize("fault", ["blackhole", "hang"])

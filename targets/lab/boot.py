@@ -6,10 +6,9 @@ Runs in a child of the keeper that never returns to the keeper's code.
 import gc
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 PREFIX_BITS = 16
 PI_ID = 1000  # uid and gid of the first user of a Debian
@@ -53,17 +52,18 @@ def become_sshd(environment: dict[str, str]) -> None:
     os.execve("/usr/sbin/sshd", ["/usr/sbin/sshd", "-D", "-e"], {"PATH": SEARCH_PATH, **environment})
 
 
-def become_init(program: str, environment: Mapping[str, str]) -> NoReturn:
-    """Start a program and end with it; reap what has lost its parent meanwhile, as the first process must.
+def stay_as_init() -> None:
+    """Leave what follows to a child, and end with it; reap what has lost its parent, as the first process must.
 
-    A server that does not do this itself would leave zombies, which look alive to whoever waits for their end.
+    A server that does not do this itself would leave zombies, which look alive to whoever waits for their end. Comes
+    before the rest of the start, for what happens here from now on costs memory that was shared with the keeper.
     """
-    gc.freeze()  # touches no memory that is still shared with the keeper
+    child = os.fork()
+    if not child:
+        return
+    gc.freeze()
     Path("/proc/self/comm").write_text("init", encoding="ascii")
     os.closerange(3, _MOST_FILES)  # those of the keeper
-    server = os.fork()
-    if server == 0:
-        os.execve(program, [program], dict(environment))
-    while os.wait()[0] != server:
+    while os.wait()[0] != child:
         pass
     os._exit(1)

@@ -3,11 +3,12 @@
 It runs as root and asks for no key, and listens on the port that the lab forwards: `adb connect 127.0.0.1:PORT`.
 """
 
+import os
 import socket
 from pathlib import Path
 
 from targets.lab import namespaces as ns
-from targets.lab.boot import Machine, become_init, network
+from targets.lab.boot import Machine, network, stay_as_init
 from targets.lab.emulation import ensure_emulation, enter_root, mount_kernel_folders, programs
 from targets.lab.kind import Kind, Say
 from targets.lab.profiles import Profile, environment, profile
@@ -50,6 +51,7 @@ class AndroidDevice(Kind):
         (folder / "build.prop").write_text(text, encoding="ascii")
 
     def boot(self, machine: Machine, device: LabDevice, resources: Path) -> None:
+        stay_as_init()
         socket.sethostname(machine.hostname)
         ns.mount("none", "/", flags=ns.RECURSIVE | ns.PRIVATE)
         ns.mount("proc", "/proc", "proc")
@@ -63,7 +65,7 @@ class AndroidDevice(Kind):
         _write_properties(machine, root)
         _mount_data(machine, root)
         enter_root(root)
-        become_init(_ADBD, self.environment(device))
+        os.execve(_ADBD, [_ADBD], self.environment(device))
 
 
 def properties(board: Profile, name: str) -> str:

@@ -10,6 +10,7 @@ import click
 from pipeline.cli.options import json_option
 from targets.lab.kinds import KINDS
 from targets.lab.profiles import profiles
+from targets.lab.state import LOOPBACK
 
 if TYPE_CHECKING:
     from targets.lab.state import LabState
@@ -65,8 +66,14 @@ def up(profiles: tuple[str, ...], disk: str, name: str, **counts: int) -> None:
     asked = {kind: number for kind, number in counts.items() if number}
     wanted = Wanted(counts=asked, profiles=profiles, disk_bytes=int(parse_quantity(disk, "bytes")))
     started = start(name, wanted, lambda text: click.echo(f"{text} …", err=True))
-    _print_fragment(started.target_specs())
-    click.echo(f"# deploy run --targets-from {name}      deploy lab down --name {name}")
+    specs = started.target_specs()
+    if specs:
+        _print_fragment(specs)
+    for device in started.devices:
+        if device.service == "adb":
+            click.echo(f"# {device.name}: adb connect {LOOPBACK}:{device.port}")
+    run = f"deploy run --targets-from {name}      " if specs else ""
+    click.echo(f"# {run}deploy lab down --name {name}")
 
 
 def _print_fragment(specs: "tuple[TargetSpec, ...]") -> None:
@@ -90,6 +97,7 @@ def status(name: str, as_json: bool) -> None:
         {
             "name": device.name,
             "kind": device.kind,
+            "service": device.service,
             "port": device.port,
             "running": device.name in found.processes and found.processes[device.name].alive(),
             "link": links[device.name]["faults"],
@@ -103,7 +111,7 @@ def status(name: str, as_json: bool) -> None:
         return
     for row in rows:
         running = "running" if row["running"] else "down"
-        cells = f"{row['name']:<12} {row['kind']:<8} 127.0.0.1:{row['port']:<6} {running:<8}"
+        cells = f"{row['name']:<14} {row['kind']:<8} {LOOPBACK}:{row['port']:<6} {running:<8}"
         click.echo(f"{cells} {_felt(row['power']):<14} {_wrong(row['link'])}".rstrip())
 
 
@@ -187,7 +195,7 @@ def doctor() -> None:
     for kind in KINDS.values():
         lacking = findings(kind.name)
         click.echo(
-            f"{kind.title:<14} {'ready' if not lacking else 'missing ' + ', '.join(one.missing for one in lacking)}"
+            f"{kind.title:<18} {'ready' if not lacking else 'missing ' + ', '.join(one.missing for one in lacking)}"
         )
         found += lacking
     if found:

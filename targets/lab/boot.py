@@ -3,6 +3,7 @@
 Runs in a child of the keeper that never returns to the keeper's code.
 """
 
+import gc
 import os
 import subprocess
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from targets.lab.power.supply import Supply
 PREFIX_BITS = 16
 PI_ID = 1000  # uid and gid of the first user of a Debian
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_MOST_FILES = 1 << 20  # what Linux lets a process open at most, unless told otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,3 +53,20 @@ def become_sshd(environment: dict[str, str]) -> None:
     """Replace this process by sshd, in the foreground, its log on standard error."""
     os.chdir("/")
     os.execve("/usr/sbin/sshd", ["/usr/sbin/sshd", "-D", "-e"], {"PATH": SEARCH_PATH, **environment})
+
+
+def stay_as_init() -> None:
+    """Leave what follows to a child, and end with it; reap what has lost its parent, as the first process must.
+
+    A server that does not do this itself would leave zombies, which look alive to whoever waits for their end. Comes
+    before the rest of the start, for what happens here from now on costs memory that was shared with the keeper.
+    """
+    child = os.fork()
+    if not child:
+        return
+    gc.freeze()
+    Path("/proc/self/comm").write_text("init", encoding="ascii")
+    os.closerange(3, _MOST_FILES)  # those of the keeper
+    while os.wait()[0] != child:
+        pass
+    os._exit(1)

@@ -28,8 +28,10 @@ _HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
 _TAKE_KEY = f'{{ echo "$key" > {_HOST_KEY}; kill -HUP 1; }}'
 _SSHD_CONFIG = "/etc/ssh/sshd_config"
 _FAKETIME = "/usr/lib/*/faketime/libfaketime.so.1"
-_KILLED_UID = PI_ID  # whose programs `kill` ends; the device's own go on
-_KILL = f"""for process in $(find /proc -maxdepth 1 -uid {_KILLED_UID}); do
+# Whose programs `kill` ends; the device's own go on. Debian's adbd gives a shell of root's.
+_KILLED_UID: Mapping[Service, int] = {"ssh": PI_ID, "adb": 0}
+_SERVERS = ("sshd", "adbd")
+_KILL = f"""for process in $(find /proc -maxdepth 1 -uid {PI_ID}); do
     grep -q sshd $process/cmdline || kill -KILL ${{process#/proc/}} || true
 done"""
 
@@ -113,8 +115,28 @@ def _new_host_key(lab: LabState, name: str, _: float) -> None:
 
 
 def _stop(lab: LabState, name: str, _: float) -> None:
-    # From outside: the first process of a namespace cannot be stopped from within.
-    lab.processes[name].signal(signal.SIGSTOP)
+    _signal_service(lab, name, signal.SIGSTOP)
+
+
+def _signal_service(lab: LabState, name: str, number: signal.Signals) -> None:
+    """From outside: the first process of a namespace, as sshd is, cannot be stopped from within."""
+    lab.processes[name].signal(number)
+    for process in _processes(lab, name):
+        with suppress(OSError):
+            if (process / "comm").read_text(encoding="utf-8").strip() == "adbd":  # it is the first one's child
+                os.kill(int(process.name), number)
+
+
+def _processes(lab: LabState, name: str) -> list[Path]:
+    """The folders in /proc of all that runs on a device, but for its first process."""
+    first = Path(f"/proc/{lab.processes[name].pid}")
+    inside = (first / "ns/pid").readlink()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            if process != first and (process / "ns/pid").readlink() == inside:
+                found.append(process)
+    return found
 
 
 def _set_clock(lab: LabState, name: str, offset_s: float) -> None:
@@ -134,12 +156,11 @@ def _kill(lab: LabState, name: str, _: float) -> None:
     if load_kind(lab.device(name).kind).own_kernel:
         _run_inside(lab, name, _KILL)
         return
-    inside = Path(f"/proc/{lab.processes[name].pid}/ns/pid").readlink()
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended meanwhile
-            if (process / "ns/pid").readlink() != inside or process.stat().st_uid != _KILLED_UID:
-                continue
-            if b"sshd" not in (process / "cmdline").read_bytes():  # the link is to live on
+    uid = _KILLED_UID[lab.device(name).service]
+    for process in _processes(lab, name):
+        with suppress(OSError):
+            program = (process / "comm").read_text(encoding="utf-8").strip()
+            if process.stat().st_uid == uid and program not in _SERVERS:  # the link is to live on
                 os.kill(int(process.name), signal.SIGKILL)
 
 
@@ -155,7 +176,7 @@ def _heat(lab: LabState, name: str, heat_k: float) -> None:
 
 def _restore(lab: LabState, name: str, _: float) -> None:
     ask(lab, {"op": "link", "device": name, "settings": {"restore": True}})
-    lab.processes[name].signal(signal.SIGCONT)
+    _signal_service(lab, name, signal.SIGCONT)
     limit_memory(lab.name, name, None)
     (lab.folder / name / HEAT_FILE).unlink(missing_ok=True)
     _run_inside(lab, name, f"mount -o remount,bind,rw $disk; rm -f {_FILLER}")
@@ -199,7 +220,7 @@ FAULTS: Mapping[str, Fault] = {
         signed=True,
         services=("ssh",),
     ),
-    "kill": Fault(says="kill what its user runs, without a warning", apply=_kill, services=("ssh",)),
+    "kill": Fault(says="kill what its user runs, without a warning", apply=_kill),
     "memory": Fault(
         says="leave it so much memory; beyond that the kernel kills a program", apply=_limit_memory, dimension="bytes"
     ),

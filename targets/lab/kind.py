@@ -1,5 +1,6 @@
 """The seam for kinds of devices: what a lab asks of each of them."""
 
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -60,7 +61,8 @@ class Kind(ABC):
         kinds = ("--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd")
         variables = {"PATH": SEARCH_PATH, "HOME": "/root", "TERM": "dumb", **self.environment(device)}
         pairs = [f"{key}={value}" for key, value in variables.items()]
-        return ["nsenter", f"--target={process.pid}", *kinds, "--", "/usr/bin/env", "-i", *pairs, *command]
+        enter = [shutil.which("nsenter") or "nsenter", f"--target={process.pid}", *kinds, "--"]
+        return ["/usr/bin/env", "-i", *pairs, *enter, *command]  # this machine's `env`: an emulated one is slower
 
 
 def listens(pid: int, port: int) -> bool:

@@ -35,14 +35,28 @@ def environment(board: Profile) -> dict[str, str]:
     return {"QEMU_CPU": board["qemu_cpu"], "QEMU_UNAME": board["kernel"]}
 
 
+def cores_of(board: Profile) -> list[Profile]:
+    """What holds for each core: the board's own keys, those of its cluster, and the `siblings` in that."""
+    found: list[Profile] = []
+    for cluster in board.get("clusters", [board]):
+        siblings = range(len(found), len(found) + cluster["cores"])
+        found += [{**board, **cluster, "siblings": siblings}] * len(siblings)
+    return found
+
+
 def cpuinfo(board: Profile) -> str:
     """The text of /proc/cpuinfo."""
-    core = (
-        f"BogoMIPS\t: {board['bogomips']}\nFeatures\t: {board['features']}\n"
-        f"CPU implementer\t: {_IMPLEMENTER_ARM:#04x}\nCPU architecture: 8\nCPU variant\t: {board['variant']:#x}\n"
-        f"CPU part\t: {board['part']:#05x}\nCPU revision\t: {board['core_revision']}\n\n"
-    )
-    text = "".join(f"processor\t: {index}\n{core}" for index in range(board["cores"]))
+    text = ""
+    for index, core in enumerate(cores_of(board)):
+        name = f"model name\t: {core['model_name']}\n" if "model_name" in core else ""
+        text += (
+            f"processor\t: {index}\n{name}BogoMIPS\t: {core['bogomips']}\nFeatures\t: {core['features']}\n"
+            f"CPU implementer\t: {_IMPLEMENTER_ARM:#04x}\nCPU architecture: {core.get('architecture', 8)}\n"
+            f"CPU variant\t: {core['variant']:#x}\nCPU part\t: {core['part']:#05x}\n"
+            f"CPU revision\t: {core['core_revision']}\n\n"
+        )
+    if "hardware" in board:
+        text += f"Hardware\t: {board['hardware']}\n"
     if board["revision"]:  # only Raspberry Pi kernels add these
         text += f"Revision\t: {board['revision']}\nSerial\t\t: 10000000deadbeef\nModel\t\t: {board['model']}\n"
     return text
@@ -57,14 +71,15 @@ def write_sys(board: Profile, root: Path) -> None:
 
 
 def _sys_files(board: Profile) -> Iterator[tuple[str, str]]:
-    every = f"0-{board['cores'] - 1}\n"
+    cores = cores_of(board)
+    every = f"0-{len(cores) - 1}\n"
     for name in ("possible", "present", "online"):
         yield f"{_CPU}/{name}", every
     yield f"{_CPU}/offline", "\n"
     yield f"{_CPU}/isolated", "\n"
     yield f"{_CPU}/kernel_max", "255\n"
-    for index in range(board["cores"]):
-        for path, value in _core_files(board, index, every):
+    for index, core in enumerate(cores):
+        for path, value in _core_files(core, index, len(cores)):
             yield f"{_CPU}/cpu{index}/{path}", f"{str(value).rstrip()}\n"
     yield from _thermal_files(board["temperature_mc"])
     tree = "firmware/devicetree/base"
@@ -72,43 +87,47 @@ def _sys_files(board: Profile) -> Iterator[tuple[str, str]]:
     yield f"{tree}/compatible", "".join(part + "\0" for part in board["compatible"])
 
 
-def _core_files(board: Profile, index: int, every: str) -> Iterator[tuple[str, object]]:
-    midr = _IMPLEMENTER_ARM << 24 | board["variant"] << 20 | _ARCHITECTURE << 16 | board["part"] << 4
-    yield "regs/identification/midr_el1", f"{midr | board['core_revision']:#018x}"
+def _core_files(core: Profile, index: int, count: int) -> Iterator[tuple[str, object]]:
+    if core.get("architecture", 8) == 8:  # 32-bit kernels do not show it
+        midr = _IMPLEMENTER_ARM << 24 | core["variant"] << 20 | _ARCHITECTURE << 16 | core["part"] << 4
+        yield "regs/identification/midr_el1", f"{midr | core['core_revision']:#018x}"
     yield "online", 1
-    yield "cpu_capacity", 1024
+    yield "cpu_capacity", core.get("capacity", 1024)
+    every = f"0-{count - 1}"
     topology: dict[str, object] = {
         "core_id": index,
         "physical_package_id": 0,
         "cluster_id": 0,
         "thread_siblings_list": index,
     }
-    topology |= {
-        "core_siblings_list": every,
-        "package_cpus_list": every,
-        "core_siblings": f"{2 ** board['cores'] - 1:x}",
-    }
+    topology |= {"core_siblings_list": every, "package_cpus_list": every, "core_siblings": f"{2**count - 1:x}"}
     for name, value in topology.items():
         yield f"topology/{name}", value
-    slowest, fastest = board["frequencies_khz"][0], board["frequencies_khz"][-1]
-    frequency = {"scaling_governor": board["governor"], "scaling_driver": "cpufreq-dt"}
-    frequency["scaling_available_governors"] = "conservative ondemand userspace powersave performance schedutil"
-    frequency["scaling_available_frequencies"] = " ".join(map(str, board["frequencies_khz"]))
-    frequency |= dict.fromkeys(("cpuinfo_min_freq", "scaling_min_freq"), slowest)
-    frequency |= dict.fromkeys(
-        ("cpuinfo_max_freq", "scaling_max_freq", "scaling_cur_freq", "cpuinfo_cur_freq"), fastest
-    )
-    for name, value in frequency.items():
+    for name, value in _frequency_files(core).items():
         yield f"cpufreq/{name}", value
     kinds = {"data": (1, "Data"), "instruction": (1, "Instruction"), "level2": (2, "Unified"), "level3": (3, "Unified")}
-    for number, (cache_name, kib) in enumerate(board["caches_kib"].items()):
+    for number, (cache_name, kib) in enumerate(core["caches_kib"].items()):
         level, kind = kinds[cache_name]
         ways, line_bytes = 4, 64
         fields: dict[str, object] = {"level": level, "type": kind, "size": f"{kib}K", "coherency_line_size": line_bytes}
         fields |= {"ways_of_associativity": ways, "number_of_sets": kib * 1024 // ways // line_bytes}
-        fields["shared_cpu_list"] = index if level == 1 else every
+        # Cores with a third level have the second for themselves.
+        fields["shared_cpu_list"] = index if level == 1 or (level == 2 and "level3" in core["caches_kib"]) else every
         for name, value in fields.items():
             yield f"cache/index{number}/{name}", value
+
+
+def _frequency_files(core: Profile) -> dict[str, object]:
+    """Cores of a cluster change their frequency together."""
+    governors = ["conservative", "ondemand", "userspace", "powersave", "performance", "schedutil"]
+    slowest, fastest = core["frequencies_khz"][0], core["frequencies_khz"][-1]
+    found = {"scaling_governor": core["governor"], "scaling_driver": "cpufreq-dt"}
+    found["scaling_available_governors"] = " ".join(dict.fromkeys([*governors, core["governor"]]))
+    found["scaling_available_frequencies"] = " ".join(map(str, core["frequencies_khz"]))
+    found |= dict.fromkeys(("affected_cpus", "related_cpus"), " ".join(map(str, core["siblings"])))
+    found |= dict.fromkeys(("cpuinfo_min_freq", "scaling_min_freq"), slowest)
+    found |= dict.fromkeys(("cpuinfo_max_freq", "scaling_max_freq", "scaling_cur_freq", "cpuinfo_cur_freq"), fastest)
+    return found
 
 
 def _thermal_files(temperature_mc: int) -> Iterator[tuple[str, str]]:

@@ -16,8 +16,8 @@ from tiny_models import Bundle, digest_of, onnx_bundle, tflite_bundle
 
 from targets.device import Device, connect
 from targets.errors import AuthRefused, DiskFull, HostKeyRejected, ReadOnly, Unreachable, UsageError
+from targets.lab.emulation import ensure_emulation
 from targets.lab.faults import inflict
-from targets.lab.kinds.board import ensure_emulation
 from targets.lab.lab import Wanted, command_inside, down, plan
 from targets.lab.profiles import profiles
 from targets.lab.state import LabState

@@ -52,24 +52,25 @@ class ThermalZone:
 class Clock:
     """The frequency of the cores, which falls when the device is throttled."""
 
-    cores: int
-    frequencies_khz: tuple[int, ...]  # ascending
+    frequencies_khz: tuple[tuple[int, ...], ...]  # of each core, ascending
 
     folder: ClassVar[str] = "cpufreq"
     interval_s: ClassVar[float] = 0.0
     root_only: ClassVar[frozenset[str]] = frozenset()
 
     def files(self, parameters: PowerParameters, state: State) -> Mapping[str, object]:
-        current_khz = self.frequencies_khz[-1]
-        if state.throttled:
-            most_khz = parameters.throttled_share * current_khz
-            current_khz = max((khz for khz in self.frequencies_khz if khz <= most_khz), default=self.frequencies_khz[0])
-        return {"scaling_cur_freq": current_khz, "cpuinfo_cur_freq": current_khz}
+        share = parameters.throttled_share if state.throttled else 1.0
+        return {f"cpu{core}": _nearest_below(khz, share) for core, khz in enumerate(self.frequencies_khz)}
 
     def links(self, hwmon: str) -> Iterator[tuple[str, str]]:
-        for core in range(self.cores):
+        for core in range(len(self.frequencies_khz)):
             for name in ("scaling_cur_freq", "cpuinfo_cur_freq"):
-                yield f"devices/system/cpu/cpu{core}/cpufreq/{name}", f"{self.folder}/{name}"
+                yield f"devices/system/cpu/cpu{core}/cpufreq/{name}", f"{self.folder}/cpu{core}"
+
+
+def _nearest_below(frequencies_khz: tuple[int, ...], share: float) -> int:
+    most_khz = share * frequencies_khz[-1]
+    return max((khz for khz in frequencies_khz if khz <= most_khz), default=frequencies_khz[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from targets.lab.power.ina import Ina226, Ina3221
 from targets.lab.power.model import PowerParameters, State
 from targets.lab.power.pmic import Pmic
 from targets.lab.power.rapl import Rapl
+from targets.lab.profiles import cores_of
 
 # Where the sensors themselves are in the device's /sys; all that programs know are links to here, as in a real one.
 MOUNT = PurePosixPath("devices/platform/lab-power")
@@ -76,7 +77,7 @@ class SensorSet:
         always = (
             CpuThermal(),
             ThermalZone(),
-            Clock(cores=board["cores"], frequencies_khz=tuple(board["frequencies_khz"])),
+            Clock(frequencies_khz=tuple(tuple(core["frequencies_khz"]) for core in cores_of(board))),
             *((Firmware(),) if board["firmware"] else ()),
         )
         return cls(parameters=parameters, sensors=(*always, *sensors))

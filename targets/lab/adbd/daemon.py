@@ -46,7 +46,7 @@ class Daemon:
         self.rebooting = asyncio.Event()
         self._options = options
         self._states = StateFile(options.state)
-        self._connections: set[Connection] = set()
+        self._connections: dict[Connection, asyncio.Task[None]] = {}
         self._cut_left_bytes = 0
         self._remembered: set[str] = set()  # keys that the user has allowed
         self.programs = Programs()
@@ -56,14 +56,12 @@ class Daemon:
     def state(self) -> AdbdState:
         return self._states.current
 
-    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.refresh()
         connection = Connection(self, reader, writer)
-        self._connections.add(connection)
-        try:
-            await connection.run()
-        finally:
-            self._connections.discard(connection)
+        task = asyncio.get_running_loop().create_task(connection.run())
+        self._connections[connection] = task
+        task.add_done_callback(lambda _: self._connections.pop(connection))
 
     def refresh(self) -> None:
         """Take up a new state, if there is one; a file that is none changes nothing."""

@@ -101,7 +101,7 @@ def test_a_program_ends_with_its_client_and_nothing_remains_uncollected(online: 
         assert client.stdout and client.stdout.readline() == b"started\n"
         assert "sleep 2000" in online.shell("ps -e -o args=")
         client.kill()
-    online.shell("(true &) >/dev/null 2>&1")  # an orphan
+    online.shell("(sleep 0.2 &) >/dev/null 2>&1")  # an orphan
     end = time.monotonic() + 5
     while time.monotonic() < end:
         left = online.shell("ps -e -o stat=,args=")
@@ -267,6 +267,24 @@ def test_an_end_is_answered_and_an_old_client_gets_checksums(device: AndroidDevi
         client.send(wire.OPEN, 2, 0, b"root:\0", checksum=True)
         answer = client.receive()
         assert answer and (answer.command, answer.arg0, answer.arg1) == (wire.CLSE, 0, 2)
+
+
+def test_a_client_that_goes_on_sending_hears_why_its_file_is_refused(device: AndroidDevice) -> None:
+    with raw_client(device) as client:
+        client.handshake()
+        number = client.open(b"sync:")
+        path = b"/system/bin/getprop/x,33188"
+        client.send(wire.WRTE, 1, number, b"SEND" + len(path).to_bytes(4, "little") + path + b"DATA\1\0\0\0a")
+        okay, fail = client.receive(), client.receive()
+        assert okay and okay.command == wire.OKAY
+        assert fail and fail.payload == b"FAIL\x25\0\0\0couldn't create file: Not a directory"
+        client.send(wire.OKAY, 1, number)
+        for piece, answer in ((b"DATA\1\0\0\0b", wire.OKAY), (b"DONE\0\0\0\0", wire.OKAY)):
+            client.send(wire.WRTE, 1, number, piece)
+            packet = client.receive()
+            assert packet and packet.command == answer
+        packet = client.receive()
+        assert packet and packet.command == wire.CLSE
 
 
 def test_no_client_however_broken_takes_the_daemon_along(online: AndroidDevice) -> None:

@@ -34,14 +34,29 @@ class Adb:
 
     environment: dict[str, str]
 
+    @property
+    def public_key(self) -> str:
+        return (Path(self.environment["HOME"]) / ".android" / "adbkey.pub").read_text()
+
+    def state(self, serial: str) -> str:
+        """What the server thinks of the device; empty when it does not know it."""
+        lines = self.run("devices").stdout.splitlines()[1:]
+        return next((line.split()[1] for line in lines if line.split()[:1] == [serial]), "")
+
+    def wait_for(self, serial: str, state: str, within_s: float = 15.0) -> None:
+        end = time.monotonic() + within_s
+        while (now := self.state(serial)) != state:
+            assert time.monotonic() < end, f"{serial} is {now!r}, not {state!r}"
+            time.sleep(0.02)
+
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(["adb", *arguments], text=True, env=self.environment, **pipes)
 
-    def run(self, *arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
-        argv = ["adb", *arguments]
-        options = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "check": False}
-        return subprocess.run(argv, timeout=timeout_s, env=self.environment, **options)
+    def run(self, *arguments: str, text: str = "", timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """To its end; `text` is its standard input."""
+        options = {"input": text, "capture_output": True, "text": True, "check": False}
+        return subprocess.run(["adb", *arguments], timeout=timeout_s, env=self.environment, **options)
 
     def shell(self, serial: str, command: str) -> str:
         """What a command that succeeds prints."""
@@ -61,6 +76,7 @@ class Adb:
 @contextmanager
 def adb_server(folder: Path) -> Iterator[Adb]:
     """A server with its keys in `folder`, ended with exactly its own process."""
+    require_adb()
     with socket.socket() as scout:
         scout.bind((LOOPBACK, 0))
         port = scout.getsockname()[1]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from adb_client import Adb, adb_server, require_adb
+from adb_client import Adb, adb_server
 from labs import all_namespaces, lab_namespaces, remains, require_lab, running, surroundings
 
 from targets.errors import UsageError
@@ -30,7 +30,6 @@ _BLOB = "/data/local/tmp/blob"
 
 @pytest.fixture(scope="module")
 def adb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Adb]:
-    require_adb()
     with adb_server(tmp_path_factory.mktemp("adb")) as client:
         yield client
 

@@ -94,6 +94,7 @@ def faults_block() -> str:
     for name, fault in FAULTS.items():
         value = "-3d" if fault.signed else values.get(fault.dimension, "")
         services = " and ".join({"ssh": "SSH", "adb": "adb"}[service] for service in fault.services)
+        services += f" (`--{fault.kinds[0]}`)" if fault.kinds else ""
         rows.append((f"`{name}={value}`" if value else f"`{name}`", fault.says, services))
     return _table(("Fault", "What it does", "On devices with"), rows)
 

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from targets.lab import namespaces as ns
 from targets.lab.power.supply import Supply
 
 PREFIX_BITS = 16
 PI_ID = 1000  # uid and gid of the first user of a Debian
+_DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _MOST_FILES = 1 << 20  # what Linux lets a process open at most, unless told otherwise
@@ -47,6 +49,29 @@ def run_ip(lines: Sequence[str]) -> None:
     done = subprocess.run(["ip", "-batch", "-"], input="\n".join(lines), text=True, capture_output=True, check=False)
     if done.returncode:
         raise OSError(f"ip: {done.stderr.strip()}")
+
+
+def mount_devices(root: Path) -> None:
+    """Give a device its /dev."""
+    ns.mount("tmpfs", root / "dev", "tmpfs", ns.NO_SUID, "mode=755,size=16m")
+    for name, (major, minor) in _DEVICES.items():
+        os.mknod(root / "dev" / name, 0o020666, os.makedev(major, minor))
+        (root / "dev" / name).chmod(0o666)
+    for name in ("pts", "shm"):
+        (root / "dev" / name).mkdir()
+    ns.mount("devpts", root / "dev/pts", "devpts", options="newinstance,ptmxmode=0666,mode=620,gid=5")
+    ns.mount("tmpfs", root / "dev/shm", "tmpfs", options="mode=1777,size=64m")
+    (root / "dev/ptmx").symlink_to("pts/ptmx")
+    (root / "dev/fd").symlink_to("/proc/self/fd")
+
+
+def enter_root(root: Path) -> None:
+    """Leave this machine's file systems for `root`, for good."""
+    os.chdir(root)
+    # One above the other, and the lower one is ours to take away: a root that is read-only has no folder for it.
+    subprocess.run(["pivot_root", ".", "."], check=True, close_fds=False)
+    ns.detach(".")
+    os.chdir("/")
 
 
 def become_sshd(environment: dict[str, str]) -> None:

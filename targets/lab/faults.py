@@ -11,9 +11,11 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 from targets.errors import EnvironmentFault, UsageError
+from targets.lab.adbd.state import AdbdState
 from targets.lab.boot import PI_ID
 from targets.lab.identity import new_key
 from targets.lab.kinds import load_kind
+from targets.lab.kinds.adbd import state_file
 from targets.lab.lab import ask, command_inside
 from targets.lab.power.cgroup import limit_memory
 from targets.lab.power.server import HEAT_FILE
@@ -47,6 +49,7 @@ class Fault:
     signed: bool = False
     lasting: bool = False  # making it returns only when it is over
     services: tuple[Service, ...] = ("ssh", "adb")  # of devices that can have it
+    kinds: tuple[str, ...] = ()  # the only ones that can; empty: all with such a service
 
 
 def inflict(lab: LabState, name: str, fault: str, value: float | None = None) -> None:
@@ -69,11 +72,15 @@ def suiting(device: LabDevice, fault: str) -> Fault:
     if fault not in FAULTS:
         raise UsageError(f"{fault}: no fault of the lab", hint=f"there are {', '.join(FAULTS)}")
     row = FAULTS[fault]
-    if device.service not in row.services:
-        fitting = (key for key, other in FAULTS.items() if device.service in other.services)
-        hint = f"{device.name} can have {', '.join(fitting)}"
-        raise UsageError(f"{fault} is for devices with {' or '.join(row.services)}, not {device.service}", hint=hint)
+    if not _suits(device, row):
+        able = f"devices made by --{' or --'.join(row.kinds)}" if row.kinds else f"devices with {row.services[0]}"
+        hint = f"{device.name} can have {', '.join(key for key, other in FAULTS.items() if _suits(device, other))}"
+        raise UsageError(f"{fault} is for {able}, not for {device.name}", hint=hint)
     return row
+
+
+def _suits(device: LabDevice, fault: Fault) -> bool:
+    return device.service in fault.services and (not fault.kinds or device.kind in fault.kinds)
 
 
 def _link(setting: str) -> Callable[[LabState, str, float], None]:
@@ -164,6 +171,16 @@ def _kill(lab: LabState, name: str, _: float) -> None:
                 os.kill(int(process.name), signal.SIGKILL)
 
 
+def _adbd(state: AdbdState) -> Callable[[LabState, str, float], None]:
+    """A state that only the scripted daemon can be in."""
+
+    def apply(lab: LabState, name: str, _: float) -> None:
+        state.save(state_file(lab.folder / name))
+        lab.processes[name].signal(signal.SIGHUP)
+
+    return apply
+
+
 def _limit_memory(lab: LabState, name: str, size_bytes: float) -> None:
     limit_memory(lab.name, name, int(size_bytes))
 
@@ -182,6 +199,8 @@ def _restore(lab: LabState, name: str, _: float) -> None:
     _run_inside(lab, name, f"mount -o remount,bind,rw $disk; rm -f {_FILLER}")
     if lab.device(name).service == "ssh":
         _restore_sshd(lab, name)
+    elif lab.device(name).kind == "adbd":
+        _adbd(AdbdState())(lab, name, 0.0)
 
 
 def _restore_sshd(lab: LabState, name: str) -> None:
@@ -213,6 +232,21 @@ FAULTS: Mapping[str, Fault] = {
     "readonly": Fault(says="make the disk read-only", apply=_inside("mount -o remount,bind,ro $disk")),
     "auth": Fault(says="accept no key any more", apply=_inside(": > /etc/ssh/authorized_keys"), services=("ssh",)),
     "hostkey": Fault(says="get a new host key, as a reinstalled board does", apply=_new_host_key, services=("ssh",)),
+    "unauthorized": Fault(
+        says="ask for a key and accept none", apply=_adbd(AdbdState(access="keys")), services=("adb",), kinds=("adbd",)
+    ),
+    "allow": Fault(
+        says="the same, and its user says yes to whoever asks",
+        apply=_adbd(AdbdState(access="keys", user_allows=True)),
+        services=("adb",),
+        kinds=("adbd",),
+    ),
+    "offline": Fault(
+        says="accept connections and never finish the greeting",
+        apply=_adbd(AdbdState(access="offline")),
+        services=("adb",),
+        kinds=("adbd",),
+    ),
     "clock": Fault(
         says="show new sessions a clock that is off by so much, as -3d",
         apply=_set_clock,

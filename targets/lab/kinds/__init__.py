@@ -4,13 +4,15 @@ from collections.abc import Mapping
 
 from targets.errors import UsageError
 from targets.lab.kind import Kind
+from targets.lab.kinds.adbd import ScriptedPhone
 from targets.lab.kinds.android import AndroidDevice
 from targets.lab.kinds.board import Arm64Board, ArmhfBoard
 from targets.lab.kinds.machine import VirtualMachine
 from targets.lab.kinds.ssh import SshHost
 
 KINDS: Mapping[str, Kind] = {
-    kind.name: kind for kind in (SshHost(), Arm64Board(), ArmhfBoard(), VirtualMachine(), AndroidDevice())
+    kind.name: kind
+    for kind in (SshHost(), Arm64Board(), ArmhfBoard(), VirtualMachine(), AndroidDevice(), ScriptedPhone())
 }
 
 

@@ -8,8 +8,8 @@ import socket
 from pathlib import Path
 
 from targets.lab import namespaces as ns
-from targets.lab.boot import Machine, network, stay_as_init
-from targets.lab.emulation import ensure_emulation, enter_root, mount_kernel_folders, programs
+from targets.lab.boot import Machine, enter_root, network, stay_as_init
+from targets.lab.emulation import ensure_emulation, mount_kernel_folders, programs
 from targets.lab.kind import Kind, Say
 from targets.lab.power.sensors import SensorSet
 from targets.lab.profiles import Profile, environment, profile

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from targets.lab import namespaces as ns
-from targets.lab.boot import PI_ID, Machine, become_sshd, network
-from targets.lab.emulation import ensure_emulation, enter_root, mount_kernel_folders, programs
+from targets.lab.boot import PI_ID, Machine, become_sshd, enter_root, network
+from targets.lab.emulation import ensure_emulation, mount_kernel_folders, programs
 from targets.lab.kind import Kind, Say
 from targets.lab.power.sensors import SensorSet
 from targets.lab.profiles import Profile, environment, profile

@@ -122,5 +122,5 @@ def test_a_device_that_is_not_there_is_an_error_before_anything_starts(on: objec
 
 def test_a_fault_that_a_device_cannot_have_is_an_error_before_anything_starts() -> None:
     phone = LabDevice(name="phone-0", kind="x", service="adb", address="", port=0, python="", disk_bytes=0)
-    with pytest.raises(UsageError, match=r"faults\[0\].*hostkey is for devices with ssh"):
+    with pytest.raises(UsageError, match=r"faults\[0\].*hostkey is for devices with ssh, not for phone-0"):
         draw(schedule({"on": "phone-0", "fault": "hostkey"}), (phone,))

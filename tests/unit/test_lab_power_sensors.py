@@ -16,7 +16,7 @@ from targets.lab.power.pmic import Pmic
 from targets.lab.power.rapl import Rapl
 from targets.lab.power.sensors import MOUNT, Sensor, SensorSet, links
 from targets.lab.power.truth import Truth, TruthLog, read_truth
-from targets.lab.profiles import profile, profiles
+from targets.lab.profiles import cores_of, profile, profiles
 
 BOARD = PowerParameters(
     idle_w=3.0,
@@ -141,7 +141,7 @@ def test_every_board_has_sensors_that_its_paths_lead_to(name: str) -> None:
         reached = posixpath.relpath(posixpath.normpath(posixpath.join(posixpath.dirname(path), target)), str(MOUNT))
         assert reached in files | folders
     assert {"class/thermal/thermal_zone0", "class/hwmon/hwmon0"} <= made.keys()
-    assert f"devices/system/cpu/cpu{profile(name)['cores'] - 1}/cpufreq/scaling_cur_freq" in made
+    assert f"devices/system/cpu/cpu{len(cores_of(profile(name))) - 1}/cpufreq/scaling_cur_freq" in made
     # As the static files say it, so that nothing jumps where power and heat cannot be had.
     assert state.temperature_c == pytest.approx(profile(name)["temperature_mc"] / 1000, abs=0.5)
 

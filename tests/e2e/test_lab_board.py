@@ -15,10 +15,12 @@ from projects import project
 from tiny_models import Bundle, digest_of, onnx_bundle, tflite_bundle
 
 from targets.device import Device, connect
-from targets.errors import AuthRefused, DiskFull, HostKeyRejected, ReadOnly, Unreachable, UsageError
+from targets.errors import AgentFailed, AuthRefused, DiskFull, HostKeyRejected, ReadOnly, Unreachable, UsageError
 from targets.lab.emulation import ensure_emulation
 from targets.lab.faults import inflict
 from targets.lab.lab import Wanted, command_inside, down, plan
+from targets.lab.power.cgroup import left_of
+from targets.lab.power.truth import last_truth
 from targets.lab.profiles import profiles
 from targets.lab.state import LabState
 from targets.lab.tree import ensure_tree
@@ -148,6 +150,74 @@ def test_faults_of_the_device_itself(lab: LabState, tmp_path: Path) -> None:
     inflict(lab, name, "reboot", 0.1)  # the disk is new, and with it the key
     with reconnected(spec, tmp_path) as device:
         assert device.push(bundle.model, digest_of(bundle.model))
+
+
+def test_a_board_that_gets_hot_says_so_and_really_slows_down(lab: LabState) -> None:
+    """As a user would see it over SSH; joules and quota are judged in test_lab_power."""
+    name = board(lab, "rpi4").name
+
+    spec, truth = board(lab, "rpi4"), lab.folder / name / "power.jsonl"
+    ours = [folder for folder in left_of(lab.name) if folder.name.endswith(name)]
+    (statistics,) = (path for folder in ours for path in folder.glob("cpu.stat") if "nr_throttled" in path.read_text())
+
+    def kept_back() -> str:
+        return dict(line.split() for line in statistics.read_text().splitlines())["nr_throttled"]
+
+    def work() -> tuple[float, bool]:
+        """Cores that a loop got which would take a whole one, and whether the quota has kept it from more."""
+        loop = subprocess.Popen(ssh(spec, "timeout 3 sh -c 'while :; do :; done'"), stderr=subprocess.DEVNULL)
+        time.sleep(1.5)
+        before, kept_before = last_truth(truth), kept_back()
+        time.sleep(1.0)
+        after, kept_after = last_truth(truth), kept_back()
+        loop.wait()
+        assert before and after
+        cores = (after.cpu_s - before.cpu_s) / (after.t_monotonic_ns - before.t_monotonic_ns) * 1e9
+        return cores, kept_after != kept_before
+
+    def throttled() -> str:
+        return inside(lab, name, "vcgencmd", "get_throttled").strip()
+
+    assert throttled() == "throttled=0x0"
+    inflict(lab, name, "heat", 400.0)  # the air of an oven: no need to wait for the board's own slow warming
+    wait_until(lambda: throttled() == "throttled=0x20002")
+    frequency = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq"
+    assert int(inside(lab, name, "cat", frequency)) < profiles()["rpi4"]["frequencies_khz"][-1]
+    cores, slowed = work()
+    assert cores < 1.15 * profiles()["rpi4"]["power"]["throttled_share"] and slowed
+    inflict(lab, name, "restore")
+    wait_until(lambda: throttled() == "throttled=0x20000")  # what has been since boot stays
+    assert not work()[1]
+
+
+def ssh(spec: TargetSpec, command: str) -> list[str]:
+    options = [f"-oUserKnownHostsFile={spec.known_hosts}", f"-p{spec.port}", f"-i{spec.identity_file}"]
+    return ["ssh", "-F", "none", *options, f"{spec.user}@{spec.host}", command]
+
+
+def wait_until(happened: Callable[[], bool], within_s: float = 60.0) -> None:
+    end = time.monotonic() + within_s
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def test_when_memory_runs_out_the_kernel_kills_the_benchmark_and_the_agent_says_so(
+    lab: LabState, tmp_path: Path
+) -> None:
+    name = board(lab, "rpi5").name
+    bundle = onnx_bundle(tmp_path / "model")
+    with connect(board(lab, "rpi5"), state=tmp_path) as device:
+        for path in bundle.files:
+            device.push(path, digest_of(path))
+        need = device.bench(bundle.request(), 120).peak_rss_bytes
+        assert not isinstance(need, Absent)
+        inflict(lab, name, "memory", 0.9 * need)  # which leaves room for the agent, and none for its child
+        with pytest.raises(AgentFailed, match="SIGKILL") as caught:
+            device.bench(bundle.request(), 120)
+        assert "memory" in caught.value.hint
+        inflict(lab, name, "restore")
+        assert device.bench(bundle.request(), 120).answer.finite  # the agent outlived its child
 
 
 def test_nothing_is_left_of_boards() -> None:

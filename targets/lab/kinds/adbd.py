@@ -31,7 +31,7 @@ class ScriptedPhone(Kind):
     """This machine's own programs, read-only, with a /data of the device's own."""
 
     name = "adbd"
-    title = "phones with a scripted adb daemon"
+    title = "scripted phones (an adb daemon of ours)"
     programs: ClassVar[Mapping[str, str]] = {}
     stem = "phone"
     service = "adb"

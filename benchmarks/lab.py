@@ -31,6 +31,7 @@ _NAME = f"bench-{os.getpid()}"
 _HOSTS = 100
 _BOARDS = 10
 _PHONES = 20
+_IDLE_S = 1.0  # an emulated sshd needs a moment to end the session that was greeted
 # What an adb client says first: "CNXN", version, the largest payload, then length and check sum of its name, magic.
 _ADB_NAME = b"host::\0"
 _ADB_HELLO = struct.pack("<4s5I", b"CNXN", 0x01000000, 4096, len(_ADB_NAME), sum(_ADB_NAME), 0x4E584E43 ^ 0xFFFFFFFF)
@@ -132,6 +133,7 @@ def _start_and_end(wanted: Wanted, every: bool = False) -> tuple[float, float, f
         for device in lab.devices if every else lab.devices[-1:]:
             _greet(device)
         up_s = time.perf_counter() - start
+        time.sleep(_IDLE_S)
         # Of the keeper's children: the devices, and what serves their sensors.
         memory_mb = (_pss_mb(lab.keeper.pid) - _pss_mb(lab.keeper.pid, 0)) / len(lab.devices)
     finally:

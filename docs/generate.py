@@ -85,11 +85,24 @@ def exit_codes_block() -> str:
     return _table(("Exit code", "Meaning"), rows)
 
 
+def kinds_block() -> str:
+    """The kinds of devices of the lab."""
+    from targets.lab.kinds import KINDS
+    from targets.lab.profiles import profiles
+
+    looks = {name: [key for key, board in profiles().items() if board["kind"] == name] for name in KINDS}
+    rows = [
+        (f"`--{name} N`", kind.title, kind.says, ", ".join(f"`{look}`" for look in looks[name]))
+        for name, kind in KINDS.items()
+    ]
+    return _table(("Option", "Makes", "Which are", "Profiles"), rows)
+
+
 def faults_block() -> str:
     """The faults of the device lab."""
     from targets.lab.faults import FAULTS
 
-    values = {"bytes": "4MB", "s": "2s", "share": "5%", "k": "40K"}
+    values = {"bytes": "100MB", "s": "2s", "share": "5%", "k": "40K"}
     rows = []
     for name, fault in FAULTS.items():
         value = "-3d" if fault.signed else values.get(fault.dimension, "")
@@ -106,6 +119,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "metrics": metrics_block,
     "exit-codes": exit_codes_block,
     "faults": faults_block,
+    "kinds": kinds_block,
 }
 
 

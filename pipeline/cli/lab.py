@@ -36,7 +36,11 @@ def _counts(command: Callable[..., None]) -> Callable[..., None]:
     """An option for every kind of device, such as `--ssh 3`."""
     for kind in reversed(tuple(KINDS.values())):
         many = click.option(
-            f"--{kind.name}", type=click.IntRange(min=0), default=0, metavar="N", help=f"So many {kind.title}."
+            f"--{kind.name}",
+            type=click.IntRange(min=0),
+            default=0,
+            metavar="N",
+            help=f"So many {kind.title}: {kind.says}.",
         )
         command = many(command)
     return command

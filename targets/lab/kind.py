@@ -20,6 +20,7 @@ class Kind(ABC):
 
     name: ClassVar[str]  # as in `deploy lab up --NAME 3` and in lab.json
     title: ClassVar[str]  # in the plural
+    says: ClassVar[str]  # what they are made of
     programs: ClassVar[Mapping[str, str]]  # program or file → the Debian package that has it
     stem: ClassVar[str]  # devices are called STEM-0, STEM-1 …
     profile: ClassVar[str] = ""  # of profiles.toml, unless another is asked for; empty: it has none

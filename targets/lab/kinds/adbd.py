@@ -31,7 +31,8 @@ class ScriptedPhone(Kind):
     """This machine's own programs, read-only, with a /data of the device's own."""
 
     name = "adbd"
-    title = "scripted phones (an adb daemon of ours)"
+    title = "scripted phones"
+    says = "an adb daemon that can be unauthorized, offline or cut"
     programs: ClassVar[Mapping[str, str]] = {}
     stem = "phone"
     service = "adb"

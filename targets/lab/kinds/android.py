@@ -33,6 +33,7 @@ class AndroidDevice(Kind):
 
     name = "android"
     title = "Android devices"
+    says = "Debian's genuine arm64 adbd in an Android-like system"
     programs = programs("aarch64")
     stem = profile = "pixel-7"
     service = "adb"

@@ -44,6 +44,7 @@ class Arm64Board(Board):
 
     name = "arm64"
     title = "ARM64 boards"
+    says = "Debian arm64 under qemu-user with the board's /proc and /sys; LiteRT, ONNX Runtime, tflite-runtime"
     programs = programs("aarch64")
     stem = profile = "rpi4"
     python = interpreter()
@@ -56,6 +57,7 @@ class ArmhfBoard(Board):
 
     name = "armhf"
     title = "32-bit ARM boards"
+    says = "the same for Debian armhf; tflite-runtime"
     programs = programs("arm")
     stem = profile = "rpi3-32"
     python = interpreter("tflite")

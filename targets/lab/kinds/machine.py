@@ -45,6 +45,7 @@ class VirtualMachine(Kind):
 
     name = "vm"
     title = "ARM64 virtual machines"
+    says = "Debian's own kernel under QEMU with an instruction clock"
     programs: ClassVar[Mapping[str, str]] = {
         "mmdebstrap": "mmdebstrap",
         "apt-get": "apt",

@@ -22,6 +22,7 @@ class SshHost(Kind):
 
     name = "ssh"
     title = "SSH hosts"
+    says = "genuine OpenSSH on this machine's programs; user pi, a disk in memory"
     programs: ClassVar[Mapping[str, str]] = {
         "/usr/sbin/sshd": "openssh-server",
         "/usr/lib/*/faketime/libfaketime.so.1": "libfaketime",  # for the fault `clock`

@@ -70,6 +70,9 @@ def up(profiles: tuple[str, ...], disk: str, name: str, **counts: int) -> None:
     asked = {kind: number for kind, number in counts.items() if number}
     wanted = Wanted(counts=asked, profiles=profiles, disk_bytes=int(parse_quantity(disk, "bytes")))
     started = start(name, wanted, lambda text: click.echo(f"{text} …", err=True))
+    for reason in dict.fromkeys(started.lacking.values()):
+        names = [device for device, why in started.lacking.items() if why == reason]
+        click.echo(f"{', '.join(names[:3])}{' and others' * (len(names) > 3)}: {reason}", err=True)
     specs = started.target_specs()
     if specs:
         _print_fragment(specs)

@@ -100,7 +100,7 @@ class Keeper:
         os.close(say_ready)
         os.close(wait)
         if given.lacking:
-            print(f"{device.name} has no power and heat: {given.lacking}", file=sys.stderr, flush=True)
+            self.lab = replace(self.lab, lacking={**self.lab.lacking, device.name: given.lacking})
         if server := given.serve(self.lab.folder / device.name / "power.jsonl"):
             self.servers.add(server)
         return pid, ready, go

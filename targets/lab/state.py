@@ -95,6 +95,7 @@ class LabState:
     devices: tuple[LabDevice, ...]
     processes: dict[str, ProcessId]  # device -> the first process inside it; missing while it reboots
     resources: dict[str, str] = field(default_factory=dict)  # kind → the folder that its devices start from
+    lacking: dict[str, str] = field(default_factory=dict)  # device → what this machine could not give it, and why
 
     @property
     def folder(self) -> Path:
@@ -152,6 +153,7 @@ def load_lab(name: str) -> LabState:
             devices=tuple(LabDevice(**device) for device in raw["devices"]),
             processes={device: ProcessId(**process) for device, process in raw["processes"].items()},
             resources=raw["resources"],
+            lacking=raw["lacking"],
         )
     except FileNotFoundError:
         known = ", ".join(lab_names())

@@ -42,4 +42,5 @@ def supply(lab: str, device: str, sensors: SensorSet | None) -> Supply:
         cgroup = create(lab, device)
         return Supply(cgroup=cgroup, sensors=sensors, fuse=open_fuse() if sensors else -1)
     except EnvironmentFault as fault:
-        return Supply(cgroup=cgroup, lacking=fault.message)
+        what = "power and heat" if sensors else "limit of memory"
+        return Supply(cgroup=cgroup, lacking=f"no {what}: {fault.message}")

@@ -55,6 +55,7 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
         self._log: IO[bytes] | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> "Worker":
         return self
@@ -103,8 +104,8 @@ class Worker:
         self._kill()
 
     def _kill(self) -> None:
-        process, pipe, log = self._process, self._pipe, self._log
-        self._process = self._pipe = self._log = None
+        process, pipe, log, folder = self._process, self._pipe, self._log, self._folder
+        self._process = self._pipe = self._log = self._folder = None
         if pipe is not None:
             pipe.close()
         if process is not None:
@@ -112,6 +113,8 @@ class Worker:
             process.wait()
         if log is not None:
             log.close()
+        if folder is not None:
+            folder.cleanup()
 
     def _started(self) -> Connection:
         if self._pipe is not None and self._process is not None and self._process.poll() is None:
@@ -119,6 +122,8 @@ class Worker:
         self._kill()
         # The child ends with a temporary file of ours open, never with a name left behind.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed with the child
+        # TensorFlow leaves its generated source files where temporary files go.
+        self._folder = tempfile.TemporaryDirectory(prefix="edge-deploy-", ignore_cleanup_errors=True)
         ours, theirs = multiprocessing.Pipe()
         with theirs:
             # -P: a folder named `pipeline` or `targets` where the user stands must not replace ours.
@@ -128,6 +133,7 @@ class Worker:
                 stdout=self._log,
                 stderr=self._log,
                 pass_fds=(theirs.fileno(),),
+                env={**os.environ, "TMPDIR": self._folder.name},
             )
         self._pipe = ours
         return ours

@@ -13,7 +13,7 @@ from targets.lab.profiles import profiles
 from targets.lab.state import LOOPBACK
 
 if TYPE_CHECKING:
-    from targets.lab.state import LabState
+    from targets.lab.state import LabDevice, LabState
     from targets.records import TargetSpec
 
 _name_option: Callable[[Any], Any] = click.option(
@@ -107,7 +107,7 @@ def status(name: str, as_json: bool) -> None:
             "service": device.service,
             "port": device.port,
             "running": device.name in found.processes and found.processes[device.name].alive(),
-            "link": links[device.name]["faults"],
+            "faults": links[device.name]["faults"],
             "passed_bytes": links[device.name]["passed_bytes"],
             "power": _power(found, device.name),
         }
@@ -119,11 +119,13 @@ def status(name: str, as_json: bool) -> None:
     for row in rows:
         running = "running" if row["running"] else "down"
         cells = f"{row['name']:<14} {row['kind']:<8} {LOOPBACK}:{row['port']:<6} {running:<8}"
-        click.echo(f"{cells} {_felt(row['power']):<14} {_wrong(row['link'])}".rstrip())
+        click.echo(f"{cells} {_felt(row['power']):<14} {_wrong(row['faults'])}".rstrip())
 
 
-def _wrong(link: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in link.items())
+def _wrong(faults: dict[str, Any]) -> str:
+    from pipeline.rehearsal.schedule import fault_text
+
+    return ", ".join(fault_text(fault, value) for fault, value in faults.items())
 
 
 def _power(lab: "LabState", device: str) -> dict[str, Any] | None:
@@ -176,20 +178,63 @@ def fault(name: str, device: str | None, fault: str | None) -> None:
             click.echo(f"{key + suffix:<24} {row.says}")
         return
     if fault is None:
+        if device.partition("=")[0] in FAULTS:
+            raise UsageError("on which device?", hint=f"deploy lab fault DEVICE {device}, or `all` for every one")
         raise UsageError("what should go wrong?", hint=f"one of {', '.join(FAULTS)}")
     kind, value = parse_fault(fault)
     found = running_lab(name)
-    for each in [one.name for one in found.devices] if device == "all" else [device]:
-        inflict(found, each, kind, value)
+    chosen = list(found.devices) if device == "all" else [found.device(device)]
+    able = [one for one in chosen if device != "all" or _can(one, kind)] or chosen
+    for one in able:
+        inflict(found, one.name, kind, value)
+        click.echo(f"{one.name}: {fault}")
+    if left := [one.name for one in chosen if one not in able]:
+        click.echo(f"not for {', '.join(left)}: they cannot have it", err=True)
+
+
+def _can(device: "LabDevice", fault: str) -> bool:
+    from pipeline.errors import UsageError
+    from targets.lab.faults import suiting
+
+    try:
+        suiting(device, fault)
+    except UsageError:
+        return False
+    return True
+
+
+@lab.command("list")
+@json_option
+def list_labs(as_json: bool) -> None:
+    """List the labs of this machine, also those that a crash has left."""
+    from pipeline.errors import EnvironmentFault
+    from targets.lab.state import lab_names, load_lab
+
+    rows = []
+    for name in lab_names():
+        try:
+            found = load_lab(name)
+            rows.append({"name": name, "devices": len(found.devices), "running": found.keeper.alive()})
+        except EnvironmentFault:
+            rows.append({"name": name, "devices": 0, "running": False})
+    if as_json:
+        click.echo(json.dumps(rows))
+    for row in () if as_json else rows:
+        running = "running" if row["running"] else f"ended: deploy lab down --name {row['name']}"
+        click.echo(f"{row['name']:<24} {row['devices']:>4} devices  {running}")
 
 
 @lab.command()
 @_name_option
-def down(name: str) -> None:
+@click.option("--all", "every", is_flag=True, help="Every lab of this machine.")
+def down(name: str, every: bool) -> None:
     """End a lab, or clear away what a crash has left of it."""
     from targets.lab.lab import down as end
+    from targets.lab.state import lab_names
 
-    end(name)
+    for each in lab_names() if every else [name]:
+        end(each)
+        click.echo(f"lab {each} is gone", err=True)
 
 
 @lab.command()
@@ -206,4 +251,6 @@ def doctor() -> None:
         )
         found += lacking
     if found:
-        raise EnvironmentFault("this machine cannot run every kind of device", hint=apt_line(found) or "see above")
+        root = "run it with sudo" if any(one.missing.startswith("root") for one in found) else ""
+        hint = "; ".join(filter(None, (apt_line(found), root))) or "see above"
+        raise EnvironmentFault("this machine cannot run every kind of device", hint=hint)

@@ -7,6 +7,7 @@ itself · 130 interrupted.
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Mapping
 
 import click
@@ -80,7 +81,8 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("\ninterrupted: finished steps are kept, the same command goes on from there", err=True)
+        kept = ": finished steps are kept, the same command goes on from there" if sys.argv[1:2] == ["run"] else ""
+        click.echo(f"\ninterrupted{kept}", err=True)
         code = 130
     except DeployError as error:
         show_error(error)
@@ -90,7 +92,7 @@ def main() -> None:
         code = 0
     except Exception as error:  # a fault of ours; a user has no use for forty lines of it
         if os.environ.get("DEPLOY_TRACEBACK"):
-            raise
+            traceback.print_exc()
         show_error(_unexpected(error))
         code = _EXIT_INTERNAL
     sys.exit(code if isinstance(code, int) else 0)

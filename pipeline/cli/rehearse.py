@@ -54,7 +54,8 @@ def rehearse(
 ) -> None:
     """Run on devices made of software while they fail as faults.yaml says, mend them, and run again.
 
-    Exit code: 0 when every device does after its trouble what it should and no file on it is half-written, else 1.
+    Exit code: 0 when every device does after its trouble what it should and no file on it is half-written, 1 when
+    not, 4 when some fault of the schedule did not happen. All devices are mended in between, whoever broke them.
     Whether a candidate is within its budgets is for `deploy run` to say. Linux and root only.
     """
     from pipeline.config_file import load_config
@@ -81,7 +82,7 @@ def rehearse(
             display=_display,
         )
     click.echo(rehearsal_json(found) if as_json else _rendered(RehearsalView(found)), nl=as_json)
-    raise click.exceptions.Exit(0 if found.passed else 1)
+    raise click.exceptions.Exit({"pass": 0, "fail": 1, "inconclusive": 4}[found.verdict])
 
 
 @contextmanager
@@ -105,8 +106,8 @@ def _wanted(schedule: "Schedule") -> "Wanted":
     from targets.lab.lab import Wanted
 
     if schedule.lab is None:
-        hint = "add `lab: { ssh: 3 }` to it, or name a running lab with --targets-from"
-        raise UsageError("faults.yaml does not say which devices to start", hint=hint)
+        hint = "add `lab: { ssh: 3 }` to the file, or name a running lab with --targets-from"
+        raise UsageError("the schedule does not say which devices to start", hint=hint)
     section = schedule.lab
     return Wanted(counts=section.counts, profiles=section.profiles, disk_bytes=int(section.disk))
 
@@ -122,7 +123,7 @@ def _lab(schedule: "Schedule", name: str | None) -> "Iterator[LabState]":
         return
     name = f"rehearsal-{os.getpid()}"
     try:
-        yield up(name, _wanted(schedule), lambda text: click.echo(f"{text} …", err=True))
+        yield up(name, _wanted(schedule), bound=True, say=lambda text: click.echo(f"{text} …", err=True))
     finally:
         if lab_folder(name).exists():
             down(name)

@@ -14,6 +14,7 @@ from targets.lab.faults import FAULTS, inflict
 from targets.lab.lab import ask
 from targets.lab.state import load_lab
 
+_OWN = ("push", "measure")  # the stages that every device goes through by itself
 _LOOK_S = 0.02  # between two looks at the bytes that have passed: a fast link brings a megabyte meanwhile
 
 
@@ -22,8 +23,8 @@ class Happened:
     """What came of one planned fault."""
 
     planned: PlannedFault
-    at_s: float | None  # since the run's start; None: its time never came
-    step: str  # what the run was doing then
+    at_s: float | None  # since the run's start; None: it did not happen
+    step: str  # what the run was doing then; empty when its time never came
     error: str = ""  # why it could not be made
 
 
@@ -43,6 +44,7 @@ class Conductor:
         self._happened: dict[int, Happened] = {}
         self._begun: set[int] = set()
         self._step = ""
+        self._stage_of = ("", "")
 
     def __enter__(self) -> Self:
         self._start = time.monotonic()
@@ -55,7 +57,7 @@ class Conductor:
             thread.join()
 
     def started(self, step: Step) -> None:
-        self._step = step.label
+        self._step, self._stage_of = step.label, (step.stage, step.name)
         self._display.started(step)
         devices = {fault.device for fault in self._planned}
         begun = [
@@ -110,9 +112,17 @@ class Conductor:
                 return True
         return False
 
+    def _is_over(self, fault: PlannedFault) -> bool:
+        """Whether the step that the fault is meant for has ended: it would prove nothing any more."""
+        stage, name = self._stage_of
+        return fault.step is not None and (stage != fault.step or (stage in _OWN and name != fault.device))
+
     def _make(self, number: int) -> None:
         fault, error = self._planned[number], ""
         at_s, step = time.monotonic() - self._start, self._step
+        if self._is_over(fault):
+            self._happened[number] = Happened(planned=fault, at_s=None, step=step)
+            return
         try:
             inflict(load_lab(self._lab), fault.device, fault.fault, fault.value)
         except DeployError as refused:

@@ -61,9 +61,11 @@ def _devices(entry: Entry, number: int, devices: Sequence[LabDevice], chance: ra
         if not suiting:
             kinds = ", ".join(sorted({device.kind for device in devices}))
             raise UsageError(f"{here}: the lab has no device of kind {entry.on.kind}", hint=f"it has: {kinds}")
+        if entry.on.count is not None and entry.on.count > len(suiting):
+            raise UsageError(f"{here}: {entry.on.count} of {len(suiting)} devices", hint="start more, or ask for fewer")
         share = 1.0 if entry.on.share is None and entry.on.count is None else entry.on.share or 0.0
         size = entry.on.count or max(1, round(share * len(suiting)))
-        return chance.sample(suiting, min(size, len(suiting)))
+        return chance.sample(suiting, size)
     if entry.on == "all":
         return list(devices)
     known = {device.name: device for device in devices}

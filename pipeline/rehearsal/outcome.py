@@ -3,7 +3,9 @@
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
+from pipeline.errors import EnvironmentFault
 from pipeline.flow import Observer, Step
 from pipeline.records import Measured, Pushed
 from pipeline.rehearsal.conductor import Happened
@@ -13,7 +15,8 @@ from targets.lab.state import USER, LabState
 from targets.records import Failed, Measurement
 
 # What our agent keeps on a device is named by its own hash: whatever says otherwise was not written to its end.
-_HASHES = f"cd /home/{USER}/.edge-deploy/blobs/sha256 2>/dev/null || exit 0; for file in *; do sha256sum $file; done"
+_STORE = f"/home/{USER}/.edge-deploy/blobs/sha256"
+_HASHES = f"cd {_STORE} 2>/dev/null || exit 0; ls | while read -r file; do sha256sum $file; done"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +44,14 @@ class Rehearsal:
     half_written: Mapping[str, tuple[str, ...]]  # device → files under a live name that are not what they claim
 
     @property
-    def passed(self) -> bool:
-        """Every device does after its trouble what it should, and nothing is half-written anywhere."""
-        made = all(not one.error for one in self.happened)
-        return made and all(one.good for one in self.after.values()) and not any(self.half_written.values())
+    def verdict(self) -> Literal["pass", "fail", "inconclusive"]:
+        """Pass: every device does after its trouble what it should, and nothing is half-written anywhere.
+
+        Inconclusive: the same, but some of the trouble never came, so there is less to believe than was asked for.
+        """
+        if not all(one.good for one in self.after.values()) or any(self.half_written.values()):
+            return "fail"
+        return "pass" if all(one.at_s is not None and not one.error for one in self.happened) else "inconclusive"
 
 
 @dataclass
@@ -84,6 +91,8 @@ def _outcome(record: Measured, pushed: Outcome) -> Outcome:
 def half_written(lab: LabState, device: str) -> tuple[str, ...]:
     """The names in the device's store whose content has another hash; raises EnvironmentFault when it is down."""
     command = command_inside(lab, device, ["sh", "-c", _HASHES])
-    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    pairs = (line.split(maxsplit=1) for line in listed.splitlines())
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise EnvironmentFault(f"{device}: its store cannot be read: {done.stderr.strip()}", hint="deploy lab status")
+    pairs = (line.split(maxsplit=1) for line in done.stdout.splitlines())
     return tuple(name for found, name in pairs if found != name)

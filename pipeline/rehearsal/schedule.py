@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from pipeline.config import Bytes, Seconds, Section, quantity
 from pipeline.errors import UsageError, nearest
-from pipeline.quantities import parse_quantity
+from pipeline.quantities import parse_quantity, size
 from pipeline.stages import STAGES
 from pipeline.yaml_file import read_yaml, validated
 from targets.lab.faults import FAULTS
@@ -38,7 +38,31 @@ def parse_fault(text: str) -> tuple[str, float | None]:
     if not fault.dimension:
         raise UsageError(f"{kind} takes no value", hint=f"write {kind}")
     sign = -1 if fault.signed and written.startswith("-") else 1
-    return kind, sign * parse_quantity(written.removeprefix("-") if sign < 0 else written, fault.dimension)
+    value = sign * parse_quantity(written.removeprefix("-") if sign < 0 else written, fault.dimension)
+    if fault.dimension == "share" and value > 1:
+        raise UsageError(f"{text}: more than all", hint=f"write at most {kind}=100%")
+    return kind, value
+
+
+def fault_text(kind: str, value: float | None) -> str:
+    """The inverse of `parse_fault`: as one would type it, rounded."""
+    dimension = FAULTS[kind].dimension
+    if value is None or not dimension:
+        return kind
+    if dimension == "bytes":
+        written = size(value).replace(" ", "")
+    elif dimension == "s":
+        written = _seconds(value)
+    else:
+        written = f"{100 * value:g}%" if dimension == "share" else f"{value:g}K"
+    return f"{kind}={written}"
+
+
+def _seconds(value_s: float) -> str:
+    for unit, unit_s in (("d", 86400), ("h", 3600), ("min", 60)):
+        if value_s and value_s % unit_s == 0:
+            return f"{value_s / unit_s:g}{unit}"
+    return f"{value_s:g}s" if abs(value_s) >= 1 else f"{value_s * 1000:g}ms"
 
 
 def _fault(value: object) -> str:
@@ -88,6 +112,16 @@ def _stage(name: str) -> str:
 Stage = Annotated[str, AfterValidator(_stage), WithJsonSchema({"type": "string", "enum": list(STAGES)})]
 
 
+def _on(value: object) -> object:
+    """Choosing the model here gives errors about what was meant only."""
+    if isinstance(value, dict):
+        return Chosen.model_validate(value)
+    names = value if isinstance(value, list) else [value]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError("should be a device, a list of devices, `all`, or {share, count, kind}")
+    return value
+
+
 class When(Section):
     """Conditions that are waited for one after the other; none: from the start of the run."""
 
@@ -104,7 +138,9 @@ def _when(value: object) -> object:
 class Entry(Section):
     """One fault, on one or several devices."""
 
-    on: str | list[str] | Chosen = Field(description="a device, a list of them, `all`, or {share, count, kind}")
+    on: Annotated[str | list[str] | Chosen, BeforeValidator(_on)] = Field(
+        description="a device, a list of them, `all`, or {share, count, kind}"
+    )
     fault: Annotated[str, BeforeValidator(_fault)] = Field(description="as for `deploy lab fault`: cut-after=4MB")
     when: Annotated[When, BeforeValidator(_when)] = When()
     restore_after: Seconds | None = Field(default=None, description="mend it after so long; default: at the end")

@@ -60,8 +60,16 @@ def by_target(report: Report) -> str:
     picks = report.chosen_by_target
     if all(pick == report.chosen for pick in picks.values()):
         return ""
-    without = ("no numbers" if isinstance(report.facts.get(target), Failed) else "nothing passes" for target in picks)
+    without = (_nothing(report, target) for target in picks)
     return "; ".join(f"{target}: {pick or none}" for (target, pick), none in zip(picks.items(), without, strict=True))
+
+
+def _nothing(report: Report, target: str) -> str:
+    """Why a device gets no candidate."""
+    if isinstance(report.facts.get(target), Failed):
+        return "no numbers"
+    verdicts = {c.targets[target].verdict for c in report.candidates if target in c.targets}
+    return "not decided" if "inconclusive" in verdicts else "nothing passes"
 
 
 def _against(report: Report, chosen: CandidateReport, base: CandidateReport | None) -> list[str]:

@@ -11,13 +11,13 @@ from pipeline.quantities import size
 from pipeline.rehearsal.conductor import Happened
 from pipeline.rehearsal.draw import PlannedFault
 from pipeline.rehearsal.outcome import Outcome, Rehearsal
+from pipeline.rehearsal.schedule import fault_text
 from pipeline.reporting.printable import printable
-from targets.lab.faults import FAULTS
 
 
 def rehearsal_json(found: Rehearsal) -> str:
-    """Canonical JSON of the record, and whether it passed."""
-    return codec.canonical({**codec.plain(found), "passed": found.passed}).decode()
+    """Canonical JSON of the record, and its verdict."""
+    return codec.canonical({**codec.plain(found), "verdict": found.verdict}).decode()
 
 
 def plan_json(planned: Sequence[PlannedFault]) -> str:
@@ -62,21 +62,26 @@ class RehearsalView:
         for name, files in broken.items():
             yield Text(f"✗ half-written on {name}: {', '.join(files)}", style="bold red")
         if not broken:
-            yield Text(f"no half-written file on {len(found.half_written)} devices", style="dim")
+            yield Text(f"no half-written file on {_many(len(found.half_written), 'device')}", style="dim")
         troubled = {one.planned.device for one in found.happened if one.at_s is not None and not one.error}
         recovered = sum(outcome.good for outcome in found.after.values())
-        verdict = f"{recovered} of {len(found.after)} devices answer as they should after trouble on {len(troubled)}"
-        sign, style = ("✓", "bold green") if found.passed else ("✗", "bold red")
-        yield Text.assemble((f"{sign} ", style), (verdict, "bold"), (f"  (lab {found.lab}, seed {found.seed})", "dim"))
+        told = f"{recovered} of {len(found.after)} devices answer as they should after trouble on {len(troubled)}"
+        if missing := sum(one.at_s is None or bool(one.error) for one in found.happened):
+            told += f", but {missing} of {_many(len(found.happened), 'fault')} did not happen"
+        sign, style = _SIGNS[found.verdict]
+        yield Text.assemble((f"{sign} ", style), (told, "bold"), (f"  (lab {found.lab}, seed {found.seed})", "dim"))
+
+
+_SIGNS = {"pass": ("✓", "bold green"), "fail": ("✗", "bold red"), "inconclusive": ("?", "bold yellow")}
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}" + "s" * (count != 1)
 
 
 def call(fault: PlannedFault) -> str:
     """A fault as one would type it."""
-    if fault.value is None:
-        return fault.fault
-    units = {"bytes": size, "s": seconds, "share": _share, "k": _kelvin}
-    written = units[FAULTS[fault.fault].dimension](fault.value)
-    return f"{fault.fault}={written.replace(' ', '')}"
+    return fault_text(fault.fault, fault.value)
 
 
 def when(fault: PlannedFault) -> str:
@@ -87,14 +92,6 @@ def when(fault: PlannedFault) -> str:
     return ", ".join(filter(None, parts)) or "from the start"
 
 
-def _share(value: float) -> str:
-    return f"{100 * value:g} %"
-
-
-def _kelvin(value_k: float) -> str:
-    return f"{value_k:g} K"
-
-
 def seconds(value_s: float) -> str:
     return f"{round(value_s, 1):g} s"  # a schedule is no stop watch
 
@@ -102,7 +99,8 @@ def seconds(value_s: float) -> str:
 def _told(one: Happened) -> Text:
     fault = call(one.planned)
     if one.at_s is None:
-        return Text(f"{fault}: its time never came ({when(one.planned)})", style="yellow")
+        why = "its step was over" if one.step else "its time never came"
+        return Text(f"{fault}: {why} ({when(one.planned)})", style="yellow")
     if one.error:
         return Text(printable(f"{fault}: could not be made: {one.error}"), style="red")
     at = seconds(one.at_s) + (f", {one.step}" if one.step else "")
@@ -118,7 +116,7 @@ def _outcome(name: str, outcome: Outcome | None) -> Text:
         return _lines(Text(printable(text), style="red") for text in told)
     if outcome.wrong:
         return Text(f"{outcome.wrong} of {outcome.wrong + outcome.answers} candidates answer wrong", style="bold red")
-    return Text(f"answers ({outcome.answers} candidates)", style="green")
+    return Text(f"answers ({_many(outcome.answers, 'candidate')})", style="green")
 
 
 def _lines(texts: Iterable[Text]) -> Text:

@@ -30,6 +30,10 @@ _HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
 _TAKE_KEY = f'{{ echo "$key" > {_HOST_KEY}; kill -HUP 1; }}'
 _SSHD_CONFIG = "/etc/ssh/sshd_config"
 _FAKETIME = "/usr/lib/*/faketime/libfaketime.so.1"
+_SKEW = "/run/skew.so"
+# The library's clock_nanosleep refuses what Python's time.sleep asks for (a moment of CLOCK_MONOTONIC) as soon as the
+# time of day is off. Under another name nobody finds it, and that of libc does what it should.
+_MAKE_SKEW = f"LC_ALL=C sed s/clock_nanosleep/clock_nanosleeq/g $(echo {_FAKETIME}) > {_SKEW}; "
 # Whose programs `kill` ends; the device's own go on. Debian's adbd gives a shell of root's.
 _KILLED_UID: Mapping[Service, int] = {"ssh": PI_ID, "adb": 0}
 _SERVERS = ("sshd", "adbd")
@@ -50,6 +54,8 @@ class Fault:
     lasting: bool = False  # making it returns only when it is over
     services: tuple[Service, ...] = ("ssh", "adb")  # of devices that can have it
     kinds: tuple[str, ...] = ()  # the only ones that can; empty: all with such a service
+    needs_sensors: bool = False
+    momentary: bool = False  # nothing of it remains to be shown or mended
 
 
 def inflict(lab: LabState, name: str, fault: str, value: float | None = None) -> None:
@@ -64,7 +70,11 @@ def inflict(lab: LabState, name: str, fault: str, value: float | None = None) ->
     value = row.default if value is None else value
     if row.dimension and value is None:
         raise UsageError(f"{fault} needs a value in {row.dimension}", hint=f"deploy lab fault {name} {fault}=…")
+    if row.dimension == "share" and (value or 0.0) > 1:
+        raise UsageError(f"{fault}: more than all", hint=f"deploy lab fault {name} {fault}=100%")
     row.apply(lab, name, value or 0.0)
+    if not row.momentary:
+        ask(lab, {"op": "note", "device": name, "fault": fault, "value": value})
 
 
 def suiting(device: LabDevice, fault: str) -> Fault:
@@ -74,13 +84,16 @@ def suiting(device: LabDevice, fault: str) -> Fault:
     row = FAULTS[fault]
     if not _suits(device, row):
         able = f"devices made by --{' or --'.join(row.kinds)}" if row.kinds else f"devices with {row.services[0]}"
+        able = "devices that have a temperature" if row.needs_sensors else able
         hint = f"{device.name} can have {', '.join(key for key, other in FAULTS.items() if _suits(device, other))}"
         raise UsageError(f"{fault} is for {able}, not for {device.name}", hint=hint)
     return row
 
 
 def _suits(device: LabDevice, fault: Fault) -> bool:
-    return device.service in fault.services and (not fault.kinds or device.kind in fault.kinds)
+    if device.service not in fault.services or (fault.kinds and device.kind not in fault.kinds):
+        return False
+    return not fault.needs_sensors or load_kind(device.kind).sensors(device) is not None
 
 
 def _link(setting: str) -> Callable[[LabState, str, float], None]:
@@ -151,11 +164,10 @@ def _set_clock(lab: LabState, name: str, offset_s: float) -> None:
     device = lab.device(name)
     variables = load_kind(device.kind).environment(device)
     if offset_s:
-        variables |= {"LD_PRELOAD": "$library", "FAKETIME": f"{offset_s:+.0f}", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+        variables |= {"LD_PRELOAD": _SKEW, "FAKETIME": f"{offset_s:+.0f}", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
     line = " ".join(f"{key}={value}" for key, value in variables.items())
-    find = f"library=$(echo {_FAKETIME}); test -e $library; " if offset_s else ""
     write = f'sed -i "/^SetEnv /d" {_SSHD_CONFIG}; ' + (f'echo "SetEnv {line}" >> {_SSHD_CONFIG}; ' if line else "")
-    _run_inside(lab, name, f"{find}{write} kill -HUP 1")
+    _run_inside(lab, name, f"{_MAKE_SKEW if offset_s else ''}{write} kill -HUP 1")
 
 
 def _kill(lab: LabState, name: str, _: float) -> None:
@@ -186,12 +198,11 @@ def _limit_memory(lab: LabState, name: str, size_bytes: float) -> None:
 
 
 def _heat(lab: LabState, name: str, heat_k: float) -> None:
-    if load_kind(lab.device(name).kind).sensors(lab.device(name)) is None:
-        raise UsageError(f"{name} has no temperature", hint="boards have one: deploy lab up --arm64 1")
     (lab.folder / name / HEAT_FILE).write_text(str(heat_k), encoding="ascii")
 
 
 def _restore(lab: LabState, name: str, _: float) -> None:
+    ask(lab, {"op": "note", "device": name, "fault": "", "value": None})
     ask(lab, {"op": "link", "device": name, "settings": {"restore": True}})
     _signal_service(lab, name, signal.SIGCONT)
     limit_memory(lab.name, name, None)
@@ -212,7 +223,7 @@ def _restore_sshd(lab: LabState, name: str) -> None:
 
 
 FAULTS: Mapping[str, Fault] = {
-    "cut": Fault(says="reset every connection", apply=_link("cut")),
+    "cut": Fault(says="reset every connection", apply=_link("cut"), momentary=True),
     "cut-after": Fault(
         says="reset every connection once so much has passed", apply=_link("cut_after_bytes"), dimension="bytes"
     ),
@@ -254,12 +265,15 @@ FAULTS: Mapping[str, Fault] = {
         signed=True,
         services=("ssh",),
     ),
-    "kill": Fault(says="kill what its user runs, without a warning", apply=_kill),
+    "kill": Fault(says="kill what its user runs, without a warning", apply=_kill, momentary=True),
     "memory": Fault(
         says="leave it so much memory; beyond that the kernel kills a program", apply=_limit_memory, dimension="bytes"
     ),
     "heat": Fault(
-        says="make the air around it hotter by so many kelvin, until it slows down", apply=_heat, dimension="k"
+        says="make the air around it hotter by so many kelvin, until it slows down",
+        apply=_heat,
+        dimension="k",
+        needs_sensors=True,
     ),
     "reboot": Fault(
         says="end everything, lose the disk, come back after so long",
@@ -267,6 +281,7 @@ FAULTS: Mapping[str, Fault] = {
         dimension="s",
         default=2.0,
         lasting=True,
+        momentary=True,
     ),
-    "restore": Fault(says="mend everything above", apply=_restore),
+    "restore": Fault(says="mend everything above", apply=_restore, momentary=True),
 }

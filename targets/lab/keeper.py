@@ -1,7 +1,7 @@
 """The process that a lab is: it starts the devices, forwards to them, and takes them along when it ends.
 
-Run as `python -I -m targets.lab.keeper NAME` by `targets.lab.lab.up`, which has written lab.json; says "ready", or what
-went wrong, on standard output. Everything below it dies with it: see `targets.lab`.
+Run as `python -I -m targets.lab.keeper NAME [--bound]` by `targets.lab.lab.up`, which has written lab.json; says
+"ready", or what went wrong, on standard output. Everything below it dies with it: see `targets.lab`.
 """
 
 import asyncio
@@ -26,6 +26,18 @@ from targets.lab.state import LabDevice, LabState, ProcessId, load_lab
 
 HUB_ADDRESS = "10.99.255.254"
 _POLL_S = 0.02
+# What a device's link calls a fault, and what `deploy lab fault` does.
+LINK_FAULTS = {
+    "dark": "blackhole",
+    "refusing": "refuse",
+    "delay_s": "delay",
+    "jitter_s": "jitter",
+    "loss_share": "loss",
+    "rate_bytes_per_s": "rate",
+    "cut_after_bytes": "cut-after",
+    "dark_after_bytes": "blackhole-after",
+}
+OUTLIVE_REBOOT = {"heat", "memory", "unauthorized", "allow", "offline"}  # the others are on the disk, or in a process
 DEVICE_FILES = (1024, 4096)  # open files of a device's programs, as Debian sets it
 
 
@@ -38,6 +50,7 @@ class Keeper:
         self.number = {device.name: index for index, device in enumerate(lab.devices)}
         self.tasks: set[asyncio.Task[None]] = set()
         self.servers: set[int] = set()  # of sensors; each ends with its device
+        self.noted: dict[str, dict[str, float | None]] = {}  # device → faults that were made on it, with their values
 
     def open_network(self) -> None:
         """Take loopback ports here, then go where the devices are: a network without a way out."""
@@ -205,20 +218,40 @@ class Keeper:
         """The operations that must happen inside this process."""
         if request["op"] == "status":
             return {
-                name: {"passed_bytes": link.passed_bytes, "faults": link.faults()} for name, link in self.links.items()
+                name: {"passed_bytes": link.passed_bytes, "faults": self._wrong(name)}
+                for name, link in self.links.items()
             }
         name = request["device"]
+        if request["op"] == "note":
+            return self.note(name, request["fault"], request["value"])
         if request["op"] == "reboot":
             return await self.reboot(name, float(request["outage_s"]))
         if request["op"] == "link":
             return self.change_link(self.links[name], request["settings"])
         raise ValueError(f"unknown operation {request['op']!r}")
 
+    def note(self, name: str, fault: str, value: float | None) -> None:
+        """Remember what was done to a device, to be shown; no fault: all is well again."""
+        noted = self.noted.setdefault(name, {})
+        if not fault:
+            noted.clear()
+        elif fault not in LINK_FAULTS.values():  # those the link itself knows, also when they have gone off
+            noted[fault] = value
+
+    def _wrong(self, name: str) -> dict[str, float | None]:
+        of_link = {LINK_FAULTS[setting]: value for setting, value in self.links[name].faults().items()}
+        return {
+            fault: None if value is True else value for fault, value in {**of_link, **self.noted.get(name, {})}.items()
+        }
+
     async def reboot(self, name: str, outage_s: float) -> None:
         """End everything on the device at once, and start it again with an empty disk after `outage_s`."""
         link = self.links[name]
         link.cut()
         link.set_dark(True)
+        noted = self.noted.get(name, {})
+        for fault in noted.keys() - OUTLIVE_REBOOT:
+            del noted[fault]
         process = self.lab.processes.get(name)
         if process:
             process.signal(signal.SIGKILL)
@@ -255,6 +288,8 @@ def main() -> None:
     os.umask(0o022)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two for every connection
+    if sys.argv[2:] == ["--bound"]:
+        ns.end_with_parent()
     keeper = Keeper(load_lab(sys.argv[1]))
     try:
         keeper.open_network()

@@ -26,6 +26,7 @@ from targets.lab.profiles import profile
 from targets.lab.state import LabDevice, LabState, ProcessId, lab_folder, load_lab, running_lab
 
 MAX_DEVICES = 1000  # a bridge has 1024 ports
+LEAST_DISK_BYTES = 1_000_000  # an SSH host needs its home folder, a board its configuration
 START_S = 120.0
 _REGISTERED_S = 1.5  # a keeper takes 0.1 s to its first note in lab.json
 _GONE_S = 10.0  # the kernel needs 0.1 s for the processes of 100 devices
@@ -40,8 +41,8 @@ class Wanted:
     disk_bytes: int = 256 * 1024 * 1024
 
 
-def up(name: str, wanted: Wanted, say: Say = lambda _: None) -> LabState:
-    """Start a lab; it runs until `down`. Returns when the service of every device answers.
+def up(name: str, wanted: Wanted, say: Say = lambda _: None, *, bound: bool = False) -> LabState:
+    """Start a lab; it runs until `down`, or if `bound` until this process ends. Returns when every device answers.
 
     Raises EnvironmentFault when it cannot run here, runs already, or a device did not start; UsageError for a name or
     number that cannot be.
@@ -68,7 +69,8 @@ def up(name: str, wanted: Wanted, say: Say = lambda _: None) -> LabState:
             load_kind(device.kind).write_folder(folder / device.name, device, authorized)
         ours = ProcessId.of(os.getpid())  # until the keeper writes its own
         LabState(name=name, keeper=ours, devices=devices, processes={}, resources=resources).save()
-        _start_keeper(name)
+        say(f"starting {len(devices)} device" + "s" * (len(devices) != 1))
+        _start_keeper(name, bound)
     except BaseException:
         down(name)
         raise
@@ -83,6 +85,9 @@ def _give_to_user(identity: Path) -> None:
 
 def plan(wanted: Wanted) -> tuple[LabDevice, ...]:
     """The devices, with the addresses they will have; raises UsageError."""
+    if not LEAST_DISK_BYTES <= wanted.disk_bytes <= _memory_bytes():
+        hint = f"between {LEAST_DISK_BYTES // 1_000_000} MB and this machine's memory, as --disk '256 MB'"
+        raise UsageError(f"a disk of {wanted.disk_bytes:,} bytes cannot be kept in memory", hint=hint)
     if not 0 < sum(wanted.counts.values()) <= MAX_DEVICES:
         raise UsageError(f"a lab has 1 to {MAX_DEVICES} devices", hint="deploy lab up --ssh 3")
     kinds = [load_kind(kind) for kind in wanted.counts]
@@ -110,6 +115,10 @@ def plan(wanted: Wanted) -> tuple[LabDevice, ...]:
     )
 
 
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def _profiles(kind: Kind, wanted: Wanted) -> Iterator[str]:
     asked = [name for name in wanted.profiles if profile(name)["kind"] == kind.name]
     return islice(cycle(asked or [kind.profile]), wanted.counts[kind.name])
@@ -125,9 +134,9 @@ def _refuse_running(name: str) -> None:
     )
 
 
-def _start_keeper(name: str) -> None:
+def _start_keeper(name: str, bound: bool) -> None:
     """Start the keeper, apart from this terminal, and wait for its word."""
-    argv = [sys.executable, "-I", "-m", "targets.lab.keeper", name]
+    argv = [sys.executable, "-I", "-m", "targets.lab.keeper", name, *(["--bound"] if bound else [])]
     with (lab_folder(name) / "keeper.log").open("wb") as log:
         keeper = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, cwd="/", start_new_session=True
@@ -210,6 +219,8 @@ def ask(lab: LabState, request: Mapping[str, Any]) -> Any:
 def command_inside(lab: LabState, name: str, command: Sequence[str]) -> list[str]:
     """The command line that runs a command as root on a device, without SSH; raises EnvironmentFault, UsageError."""
     device = lab.device(name)
+    if os.geteuid() != 0:
+        raise EnvironmentFault(f"only root may reach into {name}", hint="use sudo")
     process = lab.processes.get(name)
     if process is None or not process.alive():
         raise EnvironmentFault(f"{name} is not running", hint=f"deploy lab fault {name} reboot starts it again")

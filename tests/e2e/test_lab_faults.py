@@ -264,6 +264,7 @@ def test_a_clock_that_is_off_is_off_in_new_sessions_only(lab: LabState, spec: Ta
     inflict(lab, "pi-0", "clock", -3 * 86400.0)
     with reconnected(spec, tmp_path) as device:  # sshd starts itself again
         assert device.facts().target == "pi-0"
+        subprocess.run(ssh(spec, f"{spec.python} -c 'import time; time.sleep(0.01)'"), check=True)
         assert -3.1 < (ssh_clock(spec) - time.time()) / 86400 < -2.9
         blob = tmp_path / "blob"
         blob.write_bytes(b"x" * 1000)
@@ -275,9 +276,12 @@ def test_a_clock_that_is_off_is_off_in_new_sessions_only(lab: LabState, spec: Ta
 
 def ssh_clock(spec: TargetSpec) -> float:
     """The time of day in a session of its own, in s since 1970."""
+    return float(subprocess.run(ssh(spec, "date +%s"), check=True, capture_output=True, text=True).stdout)
+
+
+def ssh(spec: TargetSpec, command: str) -> list[str]:
     options = [f"-oUserKnownHostsFile={spec.known_hosts}", f"-p{spec.port}", f"-i{spec.identity_file}"]
-    argv = ["ssh", "-F", "none", *options, f"{spec.user}@{spec.host}", "date +%s"]
-    return float(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
+    return ["ssh", "-F", "none", *options, f"{spec.user}@{spec.host}", command]
 
 
 def test_kill_ends_what_runs_and_leaves_the_device_alone(lab: LabState, spec: TargetSpec, tmp_path: Path) -> None:
@@ -304,9 +308,12 @@ def test_the_command_line(lab: LabState) -> None:
     listed = deploy("fault").stdout
     assert all(f"{fault}" in listed for fault in FAULTS)
     assert deploy("fault", "pi-0", "cut-after=4MB").returncode == 0
-    assert "cut_after_bytes 4000000" in deploy("status").stdout
+    assert "cut-after=4.00MB" in deploy("status").stdout
+    assert deploy("fault", "pi-0", "full").stdout == "pi-0: full\n"
+    assert "cut-after=4.00MB, full" in deploy("status").stdout
     assert deploy("fault", "all", "restore").returncode == 0
-    assert "cut_after" not in deploy("status").stdout
+    assert "full" not in deploy("status").stdout
+    assert "cut-after" not in deploy("status").stdout
     for wrong in (["pi-9", "cut"], ["pi-0", "burn"], ["pi-0", "cut=3"], ["pi-0", "rate"], ["pi-0"]):
         refused = deploy("fault", *wrong)
         assert refused.returncode == 2 and "hint:" in refused.stderr

@@ -3,6 +3,7 @@
 import json
 import secrets
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from labs import require_lab, running, surroundings
 from projects import DEPLOY, Project, project
 
 from pipeline.rehearsal.outcome import half_written
-from targets.lab.lab import Wanted, command_inside
+from targets.lab.lab import Wanted, command_inside, down
 from targets.lab.state import lab_names, load_lab
 
 SCHEDULE = """
@@ -42,7 +43,7 @@ def test_every_device_recovers_and_what_it_did_meanwhile_is_told(tmp_path: Path)
     done = rehearse(work, "--json")
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
-    assert found["passed"]
+    assert found["verdict"] == "pass"
     assert all(one["at_s"] is not None and not one["error"] for one in found["happened"]), found["happened"]
     codes = {name: [failed["code"] for failed in run["failures"]] for name, run in found["during"].items()}
     assert codes["pi-0"] == ["disk-full"]
@@ -53,6 +54,42 @@ def test_every_device_recovers_and_what_it_did_meanwhile_is_told(tmp_path: Path)
     assert found["half_written"] == {f"pi-{number}": [] for number in range(5)}
     assert surroundings() == before
     assert not [name for name in lab_names() if name.startswith("rehearsal-")]  # its lab has gone with it
+
+
+def test_a_push_cut_at_its_start_and_a_fault_that_comes_too_late(tmp_path: Path) -> None:
+    work = project(tmp_path)
+    (tmp_path / "faults.yaml").write_text(
+        "lab: { ssh: 2 }\nfaults:\n  - { on: pi-0, fault: cut-after=1kB, when: { step: push } }\n"
+        "  - { on: pi-1, fault: full, when: { step: push, after: 1 h } }\n"
+    )
+    done = rehearse(work, "--json")
+    assert done.returncode == 4, done.stderr  # what was to be tried on pi-1 was not
+    found = json.loads(done.stdout)
+    assert found["verdict"] == "inconclusive"
+    codes = {failed["code"] for failed in found["during"]["pi-0"]["failures"]}
+    assert codes and codes <= {"connection-lost", "unreachable"}
+    assert [one["at_s"] is None for one in found["happened"]] == [False, True]
+    assert found["half_written"] == {"pi-0": [], "pi-1": []}
+
+
+def test_a_rehearsal_that_is_killed_takes_its_lab_along(tmp_path: Path) -> None:
+    work = project(tmp_path)
+    (tmp_path / "faults.yaml").write_text(SCHEDULE)
+    command = work.command()
+    starting = subprocess.Popen([*DEPLOY, "rehearse"], cwd=command["cwd"], env=command["env"], stderr=subprocess.PIPE)
+    with starting:
+        assert starting.stderr
+        for line in starting.stderr:
+            if b"under faults" in line:
+                break
+        starting.kill()
+    name = f"rehearsal-{starting.pid}"
+    keeper = load_lab(name).keeper
+    end = time.monotonic() + 10
+    while keeper.alive():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    down(name)
 
 
 def test_the_plan_is_shown_without_starting_anything(tmp_path: Path) -> None:

@@ -63,12 +63,12 @@ class ScriptedPhone(Kind):
                 (root / name).symlink_to(link.readlink())
             elif link.exists():
                 _show(link, root)
-        (root / "etc").mkdir()
+        (root / "etc").mkdir(exist_ok=True)
         for name in _ETC:
             if Path("/etc", name).exists():
                 (root / "etc" / name).write_bytes(Path("/etc", name).read_bytes())
         for name in ("adbd", "data", "dev", "proc", "system", "tmp"):
-            (root / name).mkdir()
+            (root / name).mkdir(exist_ok=True)  # the interpreter may be below /tmp, say
         ns.bind(machine.folder / "adbd", root / "adbd")
         mount_devices(root)
         ns.mount("proc", root / "proc", "proc")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
 from pipeline.rehearsal.draw import draw
-from pipeline.rehearsal.schedule import Schedule, load_schedule, parse_fault
+from pipeline.rehearsal.schedule import Schedule, fault_text, load_schedule, parse_fault
 from pipeline.reporting.rehearsal import call, when
 from targets.lab.lab import Wanted, plan
 from targets.lab.state import LabDevice
@@ -32,7 +32,9 @@ def test_a_fault_is_written_as_for_the_command_line(text: str, meant: tuple[str,
     assert parse_fault(text) == pytest.approx(meant)
 
 
-@pytest.mark.parametrize("text", ["burn", "cut=3", "rate", "rate=fast", "delay=-1s", "loss=5MB", "cut-after=", ""])
+@pytest.mark.parametrize(
+    "text", ["burn", "cut=3", "rate", "rate=fast", "delay=-1s", "loss=5MB", "cut-after=", "", "loss=150%"]
+)
 def test_what_is_no_fault_is_refused_with_advice(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_fault(text)
@@ -107,6 +109,20 @@ def test_one_more_entry_leaves_the_others_as_they_were(seed: int) -> None:
     assert both[: len(alone)] == alone
 
 
+@pytest.mark.parametrize(
+    "text", ["cut-after=4.00MB", "clock=-3d", "delay=100ms", "loss=5%", "heat=40K", "reboot=90s", "full"]
+)
+def test_a_fault_is_told_as_it_is_written(text: str) -> None:
+    assert fault_text(*parse_fault(text)) == text
+
+
+def test_more_devices_than_there_are_cannot_be_drawn() -> None:
+    with pytest.raises(UsageError, match=r"faults\[0\].on: 5 of 4 devices"):
+        draw(schedule({"on": {"count": 5, "kind": "arm64"}, "fault": "cut"}), DEVICES)
+    with pytest.raises(UsageError, match="have a temperature"):
+        draw(schedule({"on": "pi-0", "fault": "heat=40K"}), DEVICES)
+
+
 def test_two_seeds_draw_different_devices() -> None:
     def chosen(seed: int) -> set[str]:
         return {fault.device for fault in draw(schedule({"on": {"count": 5}, "fault": "cut"}, seed=seed), DEVICES)}
@@ -121,6 +137,6 @@ def test_a_device_that_is_not_there_is_an_error_before_anything_starts(on: objec
 
 
 def test_a_fault_that_a_device_cannot_have_is_an_error_before_anything_starts() -> None:
-    phone = LabDevice(name="phone-0", kind="x", service="adb", address="", port=0, python="", disk_bytes=0)
+    phone = LabDevice(name="phone-0", kind="adbd", service="adb", address="", port=0, python="", disk_bytes=0)
     with pytest.raises(UsageError, match=r"faults\[0\].*hostkey is for devices with ssh, not for phone-0"):
         draw(schedule({"on": "phone-0", "fault": "hostkey"}), (phone,))

@@ -23,8 +23,9 @@ OUT = Path(__file__).resolve().parents[1] / "pipeline" / "appcheck" / "limits.js
 VERSIONS = {
     "tflite-runtime": ("2.14.0",),
     "ai-edge-litert": ("1.0.1", "1.2.0", "1.4.0", "2.1.0", "2.1.6", "2.3.0"),
-    "onnxruntime": tuple(
-        "1.15.1 1.16.3 1.17.3 1.18.1 1.19.2 1.20.1 1.21.1 1.22.1 1.23.2 1.24.4 1.26.0 1.29.0 1.32.0".split()
+    "onnxruntime": (
+        *("1.15.1", "1.16.3", "1.17.3", "1.18.1", "1.19.2", "1.20.1", "1.21.1", "1.22.1"),
+        *("1.23.2", "1.24.4", "1.26.0", "1.29.0", "1.32.0"),
     ),
 }
 _MOST_CODES = 256  # a flatbuffer's builtin codes end at 209 today

@@ -1,6 +1,8 @@
 """Android apps built for a test: real zip archives with exact alignment, real ELF headers, binary manifests."""
 
 import io
+import os
+import shutil
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import flatbuffers
+import pytest
 from ai_edge_litert import schema_py_generated as schema
 from onnx import TensorProto, helper
 
@@ -64,6 +67,16 @@ def zipped(files: Mapping[str, File]) -> bytes:
                 info.extra = struct.pack("<HH", 0xD935, spare) + bytes(spare)
             archive.writestr(info, file.content)
     return out.getvalue()
+
+
+def require_tool(name: str, package: str) -> None:
+    """Skip where a genuine tool is not installed; in CI that is a failure, or nobody would notice."""
+    if shutil.which(name):
+        return
+    reason = f"no {name} here: apt-get install {package}"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def library(abi: str = "arm64-v8a", *, align: int = 16384, content: bytes = b"") -> bytes:
@@ -164,7 +177,10 @@ def proto_manifest(elements: Elements) -> bytes:
     """The same for a bundle; the first element holds the others."""
     (name, given), *children = elements
     parts: list[tuple[int, int | str | bytes]] = [(3, name)]
-    parts += [(4, message((2, key), (3, str(value).lower()))) for key, value in given.items()]
+    parts += [
+        (4, message((2, key), (3, str(value).lower() if isinstance(value, bool) else str(value))))
+        for key, value in given.items()
+    ]
     parts += [(5, proto_manifest([child])) for child in children]
     return message((1, message(*parts)))
 

@@ -44,8 +44,8 @@ def lacking(
     """What a version surely does not know, and what it may not know, of a model's needs; in words."""
     if isinstance(needs, OrtNeeds):
         return _lacking_ort(needs, at)
-    older = [said for key, said in _table(runtime) if key <= at]
-    newer = [said for key, said in _table(runtime) if key >= at]
+    older = [said for key, said in limits_of(runtime) if key <= at]
+    newer = [said for key, said in limits_of(runtime) if key >= at]
     wanted = _wanted(needs)
     least = older[-1] if older else {}
     unknown = {name: asked for name, (asked, _) in wanted.items() if asked > least.get(name, 0)}
@@ -58,7 +58,7 @@ def lacking(
 
 def first_with(needs: TfliteNeeds | OnnxNeeds, runtime: RuntimeName) -> str:
     """The oldest release we asked that loads such a model, by its number, or nothing."""
-    for (line, *numbers), said in _table(runtime):
+    for (line, *numbers), said in limits_of(runtime):
         if all(asked <= said.get(name, 0) for name, (asked, _) in _wanted(needs).items()):
             return ("tensorflow-lite " if runtime == "litert" and line == 0 else "") + ".".join(map(str, numbers))
     return ""
@@ -85,7 +85,8 @@ def _lacking_ort(needs: OrtNeeds, at: Key) -> tuple[tuple[str, ...], tuple[str, 
 
 
 @cache
-def _table(runtime: RuntimeName) -> list[tuple[Key, dict[str, int]]]:
+def limits_of(runtime: RuntimeName) -> list[tuple[Key, dict[str, int]]]:
+    """What each asked release knows, oldest first: highest version by operator code, or `opset` and `ir`."""
     read = json.loads((files("pipeline.appcheck") / "limits.json").read_text(encoding="utf-8"))
     rows = []
     for name, versions in read.items():

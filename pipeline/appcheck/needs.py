@@ -1,6 +1,7 @@
 """What a model file asks of a runtime, read from its bytes without loading it."""
 
 import struct
+from collections.abc import Iterator
 
 from pipeline.appcheck import wire
 from pipeline.appcheck.app import Malformed, ModelFormat, OnnxNeeds, OrtNeeds, TfliteNeeds
@@ -9,6 +10,8 @@ _MOST_CODES = 10_000  # operator codes of one model; the largest seen has 60
 _MOST_TEXT = 4096
 _MOST_METADATA = 1000
 _TFLITE_MAGIC, _ORT_MAGIC = b"TFL3", b"ORTM"
+_ONNX = ("", "ai.onnx")  # two names of one domain
+_DEEPEST = 50  # graphs inside one another
 _CUSTOM = 32  # BuiltinOperator.CUSTOM
 _MIN_RUNTIME = "min_runtime_version"
 
@@ -100,7 +103,7 @@ def _min_runtime(model: _Table) -> str:
 
 def _onnx(data: bytes) -> OnnxNeeds:
     ir = opset = 0
-    domains = set()
+    imported, used, own = set[str](), set[str](), set[str]()
     for number, value in wire.fields(data):
         if number == 1:
             ir = wire.number(value)
@@ -111,13 +114,32 @@ def _onnx(data: bytes) -> OnnxNeeds:
                     domain = wire.text(part)
                 elif field == 2:
                     version = wire.number(part)
-            if domain in ("", "ai.onnx"):
+            imported |= {domain}
+            if domain in _ONNX:
                 opset = version
-            else:
-                domains.add(domain)
-    if not ir or not (opset or domains):
+        elif number == 7 and not isinstance(value, int):
+            used |= set(_domains(value, 0))
+        elif number == 25 and not isinstance(value, int):  # a function of the model's own defines what it names
+            used |= {wire.text(node) for part in wire.messages(value, 7) for node in wire.messages(part, 7)}
+            own |= {wire.text(domain) for domain in wire.messages(value, 10)}
+    if not ir or not imported:
         raise Malformed("is no ONNX model: it has no IR version or no opset")
+    domains = used - own - set(_ONNX)
     return OnnxNeeds(ir=ir, opset=opset, domains=tuple(sorted(domains)))
+
+
+def _domains(graph: memoryview, depth: int) -> Iterator[str]:
+    """The domain of each node, and of those in the graphs inside it: opset_import often lists more than is used."""
+    if depth > _DEEPEST:
+        raise Malformed("graphs too deep in one another")
+    for node in wire.messages(graph, 1):
+        for number, value in wire.fields(node):
+            if number == 7:
+                yield wire.text(value)
+            elif number == 5 and not isinstance(value, int):
+                for field, inner in wire.fields(value):
+                    if field in (6, 11) and not isinstance(inner, int):  # AttributeProto's g and graphs
+                        yield from _domains(inner, depth + 1)
 
 
 def _ort(data: bytes) -> OrtNeeds:

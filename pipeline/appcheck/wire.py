@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pipeline.appcheck.app import Malformed
 
 _VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5
+_MOST_FIELDS = 1_000_000  # the largest graphs have 100,000 nodes and weights
 _LONGEST_VARINT = 10  # bytes that 64 bits need at 7 a byte
 
 Value = int | memoryview
@@ -22,7 +23,9 @@ def fields(data: bytes | memoryview) -> Iterator[tuple[int, Value]]:
         Malformed: no protocol buffer, or a cut off one.
     """
     view, at = memoryview(data), 0
-    while at < len(view):
+    for _ in range(_MOST_FIELDS):
+        if at >= len(view):
+            return
         key, at = _varint(view, at)
         number, kind = key >> 3, key & 7
         if number == 0:
@@ -39,6 +42,7 @@ def fields(data: bytes | memoryview) -> Iterator[tuple[int, Value]]:
             yield number, content if kind == _LEN else int.from_bytes(content, "little")
         else:
             raise Malformed(f"field {number} is of wire type {kind}")
+    raise Malformed(f"more than {_MOST_FIELDS} parts in one message")
 
 
 def messages(data: bytes | memoryview, number: int) -> Iterator[memoryview]:

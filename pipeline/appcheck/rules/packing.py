@@ -67,9 +67,9 @@ def pages(app: App, asked: Asked) -> Iterator[Finding]:
 
 def _relink(library: Library) -> str:
     if library.runtime == "litert":
-        return "a newer LiteRT: implementation 'com.google.ai.edge.litert:litert:1.4.0' or later"
+        return "a newer LiteRT: raise the version of implementation 'com.google.ai.edge.litert:litert:VERSION'"
     if library.runtime == "onnxruntime":
-        return "a newer ONNX Runtime: implementation 'com.microsoft.onnxruntime:onnxruntime-android:1.23.0' or later"
+        return "a newer ONNX Runtime: implementation 'com.microsoft.onnxruntime:onnxruntime-android:1.29.0' has it"
     return "link it with -Wl,-z,max-page-size=16384 (the NDK from r28 on does), or update the dependency it is from"
 
 

@@ -30,6 +30,7 @@ def release(content: bytes, verdict: str = "pass", *, chosen: bool = True, targe
     return Asked(releases=(released,))
 
 
+APP_32 = {"lib/armeabi-v7a/libapp.so": File(apps.library("armeabi-v7a", align=4096), align=4096)}
 RELEASED = release(apps.onnx_model())
 
 
@@ -94,7 +95,8 @@ _BROKEN: dict[str, tuple[Callable[[], Built], Asked, str, str, str, str]] = {
         RELEASED, "release-model-unknown", "warning", "assets/b.onnx", "--release FOLDER",
     ),
     "compressed .tflite": (
-        lambda: litert_apk(stored=False), Asked(), "model-compressed", "blocking", LITERT_MODEL, "noCompress += 'tflite'",
+        lambda: litert_apk(stored=False), Asked(),
+        "model-compressed", "blocking", LITERT_MODEL, "noCompress += 'tflite'",
     ),
     "no glob of the bundle": (
         lambda: good_aab().with_files({"BundleConfig.pb": File(apps.bundle_config("**.jpg"))}),
@@ -147,11 +149,12 @@ _BROKEN: dict[str, tuple[Callable[[], Built], Asked, str, str, str, str]] = {
         Asked(), "flex-missing", "blocking", LITERT_MODEL, "tensorflow-lite-select-tf-ops",
     ),
     "custom operators": (
-        lambda: litert_apk(apps.tflite_model((32, 1), custom="MyOp")), Asked(), "custom-ops", "warning", LITERT_MODEL, "device",
+        lambda: litert_apk(apps.tflite_model((32, 1), custom="MyOp")), Asked(),
+        "custom-ops", "warning", LITERT_MODEL, "on a device",
     ),
     "no 64-bit code": (_no_lib("arm64-v8a"), RELEASED, "abi-64-missing", "blocking", "", "arm64-v8a"),
     "runtime for one ABI only": (
-        lambda: _no_lib("armeabi-v7a")().with_files({"lib/armeabi-v7a/libapp.so": File(apps.library("armeabi-v7a"), align=4096)}),
+        lambda: _no_lib("armeabi-v7a")().with_files(APP_32),
         RELEASED, "abi-runtime-missing", "blocking", "", "abiFilters 'arm64-v8a', 'armeabi-v7a'",
     ),
     "4 KB pages in a segment": (
@@ -176,7 +179,7 @@ _BROKEN: dict[str, tuple[Callable[[], Built], Asked, str, str, str, str]] = {
         RELEASED, "zip-page-size", "blocking", "lib/arm64-v8a/libapp.so", "zipalign -P 16 -f 4 app.apk",
     ),
     "32-bit library on no page at all": (
-        lambda: good_apk().with_files({"lib/armeabi-v7a/libonnxruntime.so": File(apps.ort_library(abi="armeabi-v7a"), align=4)}),
+        lambda: good_apk().with_files({"lib/armeabi-v7a/libonnxruntime.so": File(apps.ort_library(abi="armeabi-v7a"))}),
         RELEASED, "zip-page-size", "blocking", "lib/armeabi-v7a/libonnxruntime.so", "zipalign -P 16",
     ),
     "4 KB pages asked by the bundle": (
@@ -206,11 +209,14 @@ _BROKEN: dict[str, tuple[Callable[[], Built], Asked, str, str, str, str]] = {
         release(apps.tflite_model()), "duplicate", "warning", "base/assets/net.tflite", "the one in base",
     ),
     "NNAPI before Android 8.1": (
-        lambda: good_apk().with_files({"AndroidManifest.xml": manifest(sdk(24, 35), EXTRACT_NOT), "classes.dex": File(_NNAPI)}),
+        lambda: good_apk().with_files(
+            {"AndroidManifest.xml": manifest(sdk(24, 35), EXTRACT_NOT), "classes.dex": File(_NNAPI)}
+        ),
         RELEASED, "delegate-min-sdk", "warning", "", "minSdk 27",
     ),
     "NNAPI": (
-        lambda: good_apk().with_files({"classes.dex": File(_NNAPI)}), RELEASED, "nnapi-deprecated", "warning", "", "GPU delegate",
+        lambda: good_apk().with_files({"classes.dex": File(_NNAPI)}),
+        RELEASED, "nnapi-deprecated", "warning", "", "GPU delegate",
     ),
     "OpenCL not declared": (
         lambda: good_apk().with_files({"classes.dex": File(_NNAPI)}),
@@ -237,8 +243,7 @@ def test_a_choice_of_nothing_may_not_ship(tmp_path: Path) -> None:
 
 
 def test_32_bit_libraries_keep_their_4_kb_segments(tmp_path: Path) -> None:
-    built = good_apk().with_files({"lib/armeabi-v7a/libapp.so": File(apps.library("armeabi-v7a", align=4096), align=4096)})
-    assert found(tmp_path, built) == ()
+    assert found(tmp_path, good_apk().with_files(APP_32)) == ()
 
 
 def test_alignment_does_not_matter_to_libraries_that_are_extracted(tmp_path: Path) -> None:
@@ -264,7 +269,11 @@ def test_a_runtime_inside_a_library_of_the_apps_own_is_found(tmp_path: Path) -> 
 
 
 def test_play_services_have_their_own_version(tmp_path: Path) -> None:
-    built = litert_apk().without(LITERT_LIB).with_files({"classes.dex": File(b"Lcom/google/android/gms/tflite/java/TfLite;")})
+    built = (
+        litert_apk()
+        .without(LITERT_LIB)
+        .with_files({"classes.dex": File(b"Lcom/google/android/gms/tflite/java/TfLite;")})
+    )
     rules = {f.rule: f.severity for f in found(tmp_path, built, release(apps.tflite_model()))}
     assert rules == {"runtime-version": "warning"}
 

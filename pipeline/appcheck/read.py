@@ -109,14 +109,19 @@ def _libraries(archive: Archive) -> Iterable[tuple[Entry, re.Match[str]]]:
 def _library(archive: Archive, entry: Entry, abi: str, name: str) -> Library:
     known = runtime.LIBRARIES.get(name)
     try:
-        data = archive.read(entry, _MOST_LIBRARY_BYTES if known else _HEAD_BYTES)
+        data = archive.read(entry, _HEAD_BYTES)
         if (end := elf.headers_end(data[:64])) > len(data):
             data = archive.read(entry, min(end, _MOST_LIBRARY_BYTES))
         alignments: tuple[int, ...] | Absent = elf.parse(data).load_alignments
+        version = _version(archive, entry, known, data) if known else ""
     except Malformed as error:
         return Library(entry=entry, abi=abi, name=name, load_alignments=Absent(reason=str(error)), runtime=known)
-    version = runtime.version_of(known, data) if known else ""
     return Library(entry=entry, abi=abi, name=name, load_alignments=alignments, runtime=known, version=version)
+
+
+def _version(archive: Archive, entry: Entry, known: RuntimeName, head: bytes) -> str:
+    """The version a library tells. ONNX Runtime's stands near its start: its 30 MB need not be unpacked for that."""
+    return runtime.version_of(known, head) or runtime.version_of(known, archive.read(entry, _MOST_LIBRARY_BYTES))
 
 
 def _with_linked(archive: Archive, libraries: list[Library], wanted: set[RuntimeName]) -> list[Library]:

@@ -68,10 +68,9 @@ def check(
     from pipeline.appcheck import check as judge
     from pipeline.appcheck import read_app
     from pipeline.appcheck.check import EXIT_CODES
-    from pipeline.config_file import load_config
 
     path = _one(apk, aab)
-    loaded = load_config(config) if config else None
+    loaded = _loaded(config)
     asked = _asked(releases, loaded, budget, runtimes)
     app = read_app(path)
     _kind_as_said(path, app.kind, "aab" if aab else "apk")
@@ -80,6 +79,14 @@ def check(
     _write(checked, path, junit, sarif, markdown)
     _print(checked, as_json)
     raise click.exceptions.Exit(EXIT_CODES[checked.status])
+
+
+def _loaded(config: Path | None) -> "LoadedConfig | None":
+    if config is None:
+        return None
+    from pipeline.config_file import load_config  # takes longer than all else here
+
+    return load_config(config)
 
 
 def _one(apk: Path | None, aab: Path | None) -> Path:

@@ -26,6 +26,7 @@ _MOST_BYTES = 16 * 10**9
 _MOST_ENTRIES = 200_000
 # Deflate reaches 1032:1 on constant data. A model of zeros may do that; a hundred megabytes of them are a bomb.
 _BOMB_BYTES, _BOMB_RATIO = 100 * 10**6, 200
+_TOTAL_BOMB_BYTES, _TOTAL_BOMB_RATIO = 10**9, 50
 _CHUNK = 1 << 20
 
 
@@ -128,9 +129,11 @@ def _refuse(path: Path, infos: list[zipfile.ZipInfo]) -> None:
     total = sum(info.file_size for info in infos)
     if total > _MOST_BYTES:
         raise _refusal(path, f"unpacks to {size(total)}, an app has at most {size(_MOST_BYTES)}")
+    on_disk = path.stat().st_size
+    if total > _TOTAL_BOMB_BYTES and total > _TOTAL_BOMB_RATIO * on_disk:
+        raise _refusal(path, f"is a zip bomb: {size(on_disk)} that unpack to {size(total)}")
     ordered = sorted(infos, key=lambda info: info.header_offset)
-    end = path.stat().st_size
-    for info, following in zip(ordered, [*(i.header_offset for i in ordered[1:]), end], strict=True):
+    for info, following in zip(ordered, [*(i.header_offset for i in ordered[1:]), on_disk], strict=True):
         if info.header_offset < 0 or info.header_offset + 30 + info.compress_size > following:
             raise _refusal(path, f"{info.filename!r} overlaps the entry after it")
 

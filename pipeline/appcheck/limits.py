@@ -21,6 +21,7 @@ _RUNTIMES: Mapping[str, RuntimeName] = {
 }
 # https://onnxruntime.ai/docs/performance/model-optimizations/ort-format-models.html and, for version 6,
 # microsoft/onnxruntime#20670: format -> first release that reads it.
+_LAST_TENSORFLOW = (2, 17)
 _ORT_FORMATS = {"4": (1, 8), "5": (1, 13), "6": (1, 16)}
 
 Key = tuple[int, ...]
@@ -33,9 +34,14 @@ def version_key(text: str) -> Key | None:
 
 
 def place(runtime: RuntimeName, version: str, *, tensorflow: bool) -> Key | None:
-    """Where a version stands among all of its runtime. `tensorflow`: it is one of Maven's tensorflow-lite."""
+    """Where a version stands among all of its runtime. `tensorflow`: it is one of Maven's tensorflow-lite.
+
+    None is "nobody knows", as for a LiteRT that goes on with TensorFlow's numbers.
+    """
     key = version_key(version)
-    return None if key is None else (0 if runtime == "onnxruntime" or tensorflow else 1, *key)
+    if key is None or (tensorflow and key[:2] > _LAST_TENSORFLOW):
+        return None
+    return (0 if runtime == "onnxruntime" or tensorflow else 1, *key)
 
 
 def lacking(

@@ -156,7 +156,7 @@ def _write(checked: "Checked", path: Path, junit: Path | None, sarif: Path | Non
 
     wanted = (
         (junit, check_junit(checked)),
-        (sarif, check_sarif(checked, path.as_posix()).encode(errors="replace")),
+        (sarif, check_sarif(checked, _uri(path)).encode(errors="replace")),
         (markdown, check_markdown(checked).encode(errors="replace")),
     )
     for file, content in wanted:
@@ -165,6 +165,14 @@ def _write(checked: "Checked", path: Path, junit: Path | None, sarif: Path | Non
                 file.write_bytes(content)
             except OSError as error:
                 raise EnvironmentFault(f"cannot write {file}: {error.strerror}", hint="make room or rights") from None
+
+
+def _uri(path: Path) -> str:
+    """As a code host knows the file: relative to where it was started, or a whole file URI."""
+    from urllib.parse import quote
+
+    whole, here = path.resolve(), Path.cwd()
+    return quote(whole.relative_to(here).as_posix()) if whole.is_relative_to(here) else whole.as_uri()
 
 
 def _print(checked: "Checked", as_json: bool) -> None:

@@ -18,7 +18,7 @@ _DISTRIBUTION = "edge-deploy-pipeline"
 
 
 def check_sarif(checked: Checked, uri: str) -> str:
-    """The log; `uri` is the app's path as the code host knows it."""
+    """The log; `uri` is the app's, as the code host knows it."""
     rules = list(SAYS)
     driver = {
         "name": "deploy check",

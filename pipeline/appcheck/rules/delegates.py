@@ -21,14 +21,13 @@ _FIRST_NNAPI, _FIRST_GPU, _FIRST_DECLARED = 27, 21, 31
 
 def delegates(app: App, asked: Asked) -> Iterator[Finding]:
     """minSdk and the manifest's declarations against NNAPI and the GPU delegate."""
-    gpu = _GPU in app.classes or any(library.name in runtime.GPU_LIBRARIES for library in app.libraries)
-    nnapi = _NNAPI in app.classes
-    if not (gpu or nnapi):
-        return
     manifest = app.manifest
     if isinstance(manifest, Absent):
-        yield unjudged("manifest-unreadable", None, manifest.reason, "build the app again")
+        detail = f"{manifest.reason}: minSdk, targetSdk and extractNativeLibs are not known"
+        yield unjudged("manifest-unreadable", None, detail, "build the app again")
         return
+    gpu = _GPU in app.classes or any(library.name in runtime.GPU_LIBRARIES for library in app.libraries)
+    nnapi = _NNAPI in app.classes
     least = manifest.min_sdk or 1  # the platform's default
     if nnapi:
         detail = "uses NNAPI, which is deprecated since Android 15: new phones run it on the CPU"

@@ -44,13 +44,14 @@ def found_version(app: App, runtime: RuntimeName, asked: Asked) -> Found | None:
             return Found(version=version, tensorflow=artifact.startswith("org.tensorflow"), source=artifact)
     libraries = [library for library in app.libraries if library.runtime == runtime and library.version]
     for library in sorted(libraries, key=lambda library: limits.version_key(library.version) or ()):
-        # The oldest decides, should they differ. LiteRT's C library goes on with TensorFlow's numbers from 2.14 on.
+        # The oldest decides, should they differ.
         old = runtime == "litert" and (limits.version_key(library.version) or ())[:2] >= _OLD_NUMBERS
         return Found(version=library.version, tensorflow=old, source=library.entry.name)
     return None
 
 
-_OLD_NUMBERS = (2, 5)  # LiteRT's own numbers are below that; TensorFlow Lite's last were 2.5 … 2.17
+# From here on a number that a library says of itself is taken for TensorFlow's; LiteRT's own are below.
+_OLD_NUMBERS = (2, 5)
 
 
 def model_fits_runtime(app: App, asked: Asked) -> Iterator[Finding]:
@@ -82,7 +83,12 @@ def _fit(model: Model, runtime: RuntimeName, title: str, found: Found) -> Iterat
     name = f"{'TensorFlow Lite' if found.tensorflow else title} {found.version} ({found.source})"
     at = limits.place(runtime, found.version, tensorflow=found.tensorflow)
     if at is None:
-        yield unjudged("runtime-version", model.entry, f"{name} is no version", f"--runtime {runtime}=1.2.3")
+        yield unjudged(
+            "runtime-version",
+            model.entry,
+            f"{name} is no version that is known",
+            f"say it: --runtime {runtime}=VERSION",
+        )
         return
     assert not isinstance(model.needs, Absent)
     lacks, may_lack = limits.lacking(model.needs, runtime, at)

@@ -11,6 +11,8 @@ from pathlib import Path
 import apps
 import pytest
 from apps import File, good_apk, require_tool
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.appcheck import Asked, check, manifest, read_app, runtime
 from pipeline.appcheck.app import TfliteNeeds
@@ -77,6 +79,38 @@ def test_compilers_write_segments_and_the_version(tmp_path: Path, compiler: str,
     rules = {f.rule for f in check(read, Asked()).findings if f.severity == "blocking"}
     # Version 14 is newer than the first LiteRT after 2.17, so 2.16.1 surely lacks it.
     assert rules == ({"runtime-too-old", "elf-page-size"} if page == 4096 else {"runtime-too-old"})
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    require_tool("cc", "gcc")
+    folder = tmp_path_factory.mktemp("compiled")
+    (folder / "tflite.c").write_text(_SOURCE)
+    command = [
+        "cc",
+        "-shared",
+        "-fPIC",
+        "-O2",
+        "-nostdlib",
+        "-Wl,-z,max-page-size=4096",
+        "-s",
+        "-o",
+        "a.so",
+        "tflite.c",
+    ]
+    subprocess.run(command, cwd=folder, check=True)
+    return (folder / "a.so").read_bytes()
+
+
+@settings(max_examples=200, deadline=1000)
+@given(damage=st.lists(st.tuples(st.integers(0, 10**5), st.integers(0, 255)), max_size=10), cut=st.integers(0, 10**5))
+def test_a_damaged_library_says_a_version_or_none(compiled: bytes, damage: list[tuple[int, int]], cut: int) -> None:
+    assert runtime.version_of("litert", compiled) == "2.16.1"
+    damaged = bytearray(compiled)
+    for place, value in damage:
+        damaged[place % len(damaged)] = value
+    said = runtime.version_of("litert", bytes(damaged[: cut or None]))
+    assert said == "" or said[0].isdigit()
 
 
 def test_the_wheels_own_libraries(tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ _BROKEN: dict[str, tuple[Callable[[], Built], Asked, str, str, str, str]] = {
         RELEASED, "gpu-opencl-undeclared", "warning", "", '<uses-native-library android:name="libOpenCL.so"',
     ),
     "manifest of nothing": (
-        lambda: good_apk().with_files({"AndroidManifest.xml": File(b"<manifest/>"), "classes.dex": File(_NNAPI)}),
+        lambda: good_apk().with_files({"AndroidManifest.xml": File(b"<manifest/>")}),
         RELEASED, "manifest-unreadable", "unjudged", "", "build the app again",
     ),
 }  # fmt: skip

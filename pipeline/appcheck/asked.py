@@ -15,6 +15,7 @@ class Candidate:
     """One candidate of a release."""
 
     recipe: str
+    file: str  # relative to the release's folder
     verdict: VerdictKind
     reason: str
     chosen: bool  # over all targets, or for one of them
@@ -30,8 +31,10 @@ class ReleasedModels:
     chosen: str | None
     candidates: Mapping[str, Candidate]
 
-    def has_choice(self) -> bool:
-        return any(candidate.chosen for candidate in self.candidates.values())
+    def choice(self) -> Candidate | None:
+        """The candidate chosen over all targets, else one that was chosen for some."""
+        chosen = [candidate for candidate in self.candidates.values() if candidate.chosen]
+        return next((c for c in chosen if c.recipe == self.chosen), chosen[0] if chosen else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,12 +72,14 @@ def released(folder: Path) -> ReleasedModels:
         candidates={
             candidate.sha256: Candidate(
                 recipe=candidate.recipe,
+                file=candidate.path,
                 verdict=candidate.verdict,
                 reason=candidate.reason,
                 chosen=candidate.recipe in chosen,
                 targets=tuple(candidate.targets),
             )
-            for candidate in report.candidates
+            # Two recipes may give the same bytes: what is said of the better one holds for both.
+            for candidate in sorted(report.candidates, key=lambda c: (c.verdict == "pass", c.recipe in chosen))
             if candidate.sha256
         },
     )

@@ -6,8 +6,6 @@ from pipeline.appcheck.app import App, Finding, Model
 from pipeline.appcheck.asked import Asked, Candidate, ReleasedModels
 from pipeline.appcheck.rules.finding import blocking, listed, unjudged, warning
 
-_COPY = "copy {path}/models/{recipe}.{format} over it and build again"
-
 
 def released_bytes(app: App, asked: Asked) -> Iterator[Finding]:
     """Each release is in the app, by its bytes; each model of the app is known, has passed, and was chosen."""
@@ -29,18 +27,14 @@ def released_bytes(app: App, asked: Asked) -> Iterator[Finding]:
 
 
 def _missing(app: App, release: ReleasedModels) -> Iterator[Finding]:
-    if not release.has_choice():
+    choice = release.choice()
+    if choice is None:
         remedy = f"see {release.path}/report.md for why, then `deploy run` again"
         yield blocking("release-no-choice", None, f"{release.path} chose no candidate: nothing may ship", remedy)
-        return
-    if any(model.sha256 in release.candidates for model in app.models):
-        return
-    recipe = release.chosen or next(c.recipe for c in release.candidates.values() if c.chosen)
-    formats = {"litert": "tflite"}
-    format = formats.get(recipe.partition("-")[0], "onnx")
-    detail = f"none of its {len(app.models)} models has the bytes of {release.name!r} ({recipe}) in {release.path}"
-    remedy = f"copy {release.path}/models/{recipe}.{format} into app/src/main/assets/ and build again"
-    yield blocking("release-missing", None, detail, remedy)
+    elif not any(model.sha256 in release.candidates for model in app.models):
+        detail = f"no model in it has the bytes of {release.name!r} ({choice.recipe}) in {release.path}"
+        remedy = f"copy {release.path}/{choice.file} into app/src/main/assets/ and build again"
+        yield blocking("release-missing", None, detail, remedy)
 
 
 def _targets(
@@ -53,8 +47,8 @@ def _targets(
 
 
 def _candidate(model: Model, release: ReleasedModels, candidate: Candidate) -> Iterator[Finding]:
-    chosen = release.chosen or next((c.recipe for c in release.candidates.values() if c.chosen), "")
-    other = _COPY.format(path=release.path, recipe=chosen, format=model.format) if chosen else "see its report.md"
+    choice = release.choice()
+    other = f"copy {release.path}/{choice.file} over it and build again" if choice else f"see {release.path}/report.md"
     detail = f"is {candidate.recipe} of {release.path}, "
     if candidate.verdict == "inconclusive":
         yield unjudged(
@@ -62,5 +56,5 @@ def _candidate(model: Model, release: ReleasedModels, candidate: Candidate) -> I
         )
     elif candidate.verdict != "pass":
         yield blocking("release-not-passed", model.entry, f"{detail}{candidate.verdict}: {candidate.reason}", other)
-    elif not candidate.chosen:
-        yield warning("release-not-chosen", model.entry, f"{detail}which passed, but {chosen} was chosen", other)
+    elif choice and not candidate.chosen:
+        yield warning("release-not-chosen", model.entry, f"{detail}which passed, but {choice.recipe} was chosen", other)

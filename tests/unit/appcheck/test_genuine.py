@@ -75,7 +75,7 @@ def test_compilers_write_segments_and_the_version(tmp_path: Path, compiler: str,
     )
     read = read_app(app.write(tmp_path / "app.apk"))
     assert [lib.version for lib in read.libraries] == ["2.16.1"]
-    assert set(read.libraries[0].load_alignments) == {page}  # type: ignore[arg-type]
+    assert set(read.libraries[0].load_alignments) == {page}
     rules = {f.rule for f in check(read, Asked()).findings if f.severity == "blocking"}
     # Version 14 is newer than the first LiteRT after 2.17, so 2.16.1 surely lacks it.
     assert rules == ({"runtime-too-old", "elf-page-size"} if page == 4096 else {"runtime-too-old"})
@@ -114,7 +114,7 @@ def test_a_damaged_library_says_a_version_or_none(compiled: bytes, damage: list[
 
 
 def test_the_wheels_own_libraries(tmp_path: Path) -> None:
-    onnx, litert = (Path(find_spec(name).origin or "").parent for name in ("onnxruntime", "ai_edge_litert"))  # type: ignore[union-attr]
+    onnx, litert = (Path(find_spec(name).origin or "").parent for name in ("onnxruntime", "ai_edge_litert"))
     [library] = (onnx / "capi").glob("libonnxruntime.so.*")
     files = {
         "lib/x86_64/libonnxruntime.so": File(library.read_bytes(), align=16384),

@@ -134,7 +134,7 @@ def test_the_terminal_shows_no_control_characters(checked: Checked) -> None:
 
 def test_warnings_alone_pass_and_what_is_not_judged_is_inconclusive(checked: Checked) -> None:
     def status(*severities: str) -> str:
-        made = [Finding(rule="budget", severity=s, file="", detail="d", remedy="r") for s in severities]  # type: ignore[arg-type]
+        made = [Finding(rule="budget", severity=s, file="", detail="d", remedy="r") for s in severities]
         return Checked(app=checked.app, findings=tuple(made)).status
 
     assert status() == status("warning") == "pass"

@@ -22,7 +22,9 @@ def release(content: bytes, verdict: str = "pass", *, chosen: bool = True, targe
         "00" * 32: ("onnx-int8", "pass", not chosen),
     }
     candidates = {
-        digest: Candidate(recipe=recipe, verdict=kind, reason="too slow", chosen=pick, targets=targets)  # type: ignore[arg-type]
+        digest: Candidate(
+            recipe=recipe, file=f"models/{recipe}.onnx", verdict=kind, reason="too slow", chosen=pick, targets=targets
+        )
         for digest, (recipe, kind, pick) in made.items()
     }
     recipe = "onnx-float32" if chosen else "onnx-int8"
@@ -43,7 +45,7 @@ def litert_apk(model: bytes | None = None, **options: bool) -> Built:
     """The good APK with a TFLite model and LiteRT instead."""
     content = apps.tflite_model() if model is None else model
     only = good_apk().without(MODEL, *(name for name in good_apk().files if name.startswith("lib/")))
-    return only.with_files({LITERT_MODEL: File(content, **options), LITERT_LIB: File(apps.library(), align=16384)})  # type: ignore[arg-type]
+    return only.with_files({LITERT_MODEL: File(content, **options), LITERT_LIB: File(apps.library(), align=16384)})
 
 
 def manifest(*elements: tuple[str, dict[str, object]]) -> File:

@@ -147,11 +147,24 @@ def main() -> None:
         for version in versions:
             print(f"{name} {version}", file=sys.stderr)
             table.setdefault(name, {})[version] = ask_release(name, version)
-    rows = (
-        f" {json.dumps(n)}: {{\n" + ",\n".join(f'  "{v}": {json.dumps(a)}' for v, a in r.items()) + "\n }"
-        for n, r in table.items()
-    )
-    OUT.write_text("{\n" + ",\n".join(rows) + "\n}\n", encoding="utf-8")
+    OUT.write_text(written(table), encoding="utf-8")
+
+
+def operators() -> dict[str, str]:
+    """The operators' names by code, in the schema of the newest LiteRT that is installed here."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    codes = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    return {str(code): name for code, name in sorted(codes.items())}
+
+
+def written(table: dict[str, dict[str, dict[str, int]]]) -> str:
+    """The table as a file that a person can compare: a line per release."""
+    rows = [f'"operators": {json.dumps(operators())}']
+    for name, releases in table.items():
+        lines = ",\n".join(f'  "{version}": {json.dumps(answer)}' for version, answer in releases.items())
+        rows.append(f'"{name}": {{\n{lines}\n }}')
+    return "{\n " + ",\n ".join(rows) + "\n}\n"
 
 
 if __name__ == "__main__":

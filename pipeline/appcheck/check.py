@@ -7,9 +7,12 @@ from typing import Literal
 from pipeline.appcheck.app import App, Finding, Severity
 from pipeline.appcheck.asked import Asked
 from pipeline.appcheck.rules import RULES
+from pipeline.appcheck.rules.finding import listed
 
 CheckStatus = Literal["pass", "fail", "inconclusive"]
 _ORDER: tuple[Severity, ...] = ("blocking", "unjudged", "warning")
+# MediaPipe's bundles, LiteRT-LM, ExecuTorch, PyTorch Mobile, llama.cpp, ncnn, MNN.
+_NOT_READ = (".task", ".litertlm", ".pte", ".ptl", ".gguf", ".param.bin", ".mnn")
 EXIT_CODES: dict[CheckStatus, int] = {"pass": 0, "fail": 1, "inconclusive": 4}
 
 
@@ -38,5 +41,8 @@ def check(app: App, asked: Asked, more: Iterable[Finding] = ()) -> Checked:
 def _notes(app: App, asked: Asked) -> Iterable[str]:
     if not app.models:
         yield "there is no .tflite, .onnx or .ort file in the app: rules about models had nothing to look at"
+    others = [entry.name for entry in app.entries if entry.path.lower().endswith(_NOT_READ)]
+    if others:
+        yield f"models of formats that are not read, of which nothing was judged: {listed(others)}"
     if asked.releases:
         yield "models were compared with the run by SHA-256; releases carry no signature yet"

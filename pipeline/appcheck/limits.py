@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from pipeline.appcheck.app import OnnxNeeds, OrtNeeds, RuntimeName, TfliteNeeds
 
@@ -93,21 +94,18 @@ def _lacking_ort(needs: OrtNeeds, at: Key) -> tuple[tuple[str, ...], tuple[str, 
 @cache
 def limits_of(runtime: RuntimeName) -> list[tuple[Key, dict[str, int]]]:
     """What each asked release knows, oldest first: highest version by operator code, or `opset` and `ir`."""
-    read = json.loads((files("pipeline.appcheck") / "limits.json").read_text(encoding="utf-8"))
     rows = []
-    for name, versions in read.items():
-        if _RUNTIMES[name] == runtime:
+    for name, versions in _read().items():
+        if _RUNTIMES.get(name) == runtime:
             rows += [((_LINES[name], *(version_key(v) or ())), said) for v, said in versions.items()]
     return sorted(rows, key=lambda row: row[0])
 
 
-@cache
-def _op_names() -> dict[int, str]:
-    from ai_edge_litert import schema_py_generated as schema
-
-    return {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
-
-
 def op_name(code: int) -> str:
     """The operator's name in TFLite's schema."""
-    return _op_names().get(code, f"operator {code}")
+    return str(_read()["operators"].get(str(code), f"operator {code}"))
+
+
+@cache
+def _read() -> Any:
+    return json.loads((files("pipeline.appcheck") / "limits.json").read_text(encoding="utf-8"))

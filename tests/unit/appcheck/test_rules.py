@@ -270,6 +270,11 @@ def test_a_runtime_inside_a_library_of_the_apps_own_is_found(tmp_path: Path) -> 
     assert [(lib.runtime, lib.version) for lib in app.libraries] == [("onnxruntime", "1.20.1")]
 
 
+def test_models_of_other_formats_are_said_not_to_be_judged(tmp_path: Path) -> None:
+    built = good_apk().with_files({"assets/hand.task": File(b"PK")})
+    assert "assets/hand.task" in check(read_app(built.write(tmp_path / "a.apk")), RELEASED).notes[0]
+
+
 def test_play_services_have_their_own_version(tmp_path: Path) -> None:
     built = (
         litert_apk()

@@ -12,6 +12,7 @@ from pipeline import codec
 from pipeline.appcheck.app import RUNTIME_OF, RUNTIME_TITLES, Manifest, Severity
 from pipeline.appcheck.check import Checked, CheckStatus
 from pipeline.appcheck.rules import SAYS
+from pipeline.appcheck.rules.finding import models as counted
 from pipeline.quantities import size
 from pipeline.reporting.junit import legal
 from pipeline.reporting.markdown import escape
@@ -29,8 +30,8 @@ _STATUS: Mapping[CheckStatus, tuple[str, str, str]] = {
 def headline(checked: Checked) -> str:
     """The verdict in one line."""
     counts = [
-        f"{count} {word}"
-        for severity, word in (("blocking", "blocking"), ("unjudged", "not judged"), ("warning", "warnings"))
+        f"{count} {word}{'s' if severity == 'warning' and count > 1 else ''}"
+        for severity, word in (("blocking", "blocking"), ("unjudged", "not judged"), ("warning", "warning"))
         if (count := sum(finding.severity == severity for finding in checked.findings))
     ]
     return f"{_STATUS[checked.status][1]}: {', '.join(counts) or 'no findings'}"
@@ -40,8 +41,8 @@ def summary(checked: Checked) -> str:
     """What the app is, in one line."""
     app = checked.app
     abis = sorted({library.abi for library in app.libraries})
-    models = sum(model.entry.size_bytes for model in app.models)
-    parts = [f"{size(app.size_bytes)} {app.kind.upper()}", f"{len(app.models)} models ({size(models)})"]
+    total = sum(model.entry.size_bytes for model in app.models)
+    parts = [f"{size(app.size_bytes)} {app.kind.upper()}", f"{counted(len(app.models))} ({size(total)})"]
     parts.append(f"{len(app.libraries)} libraries" + (f" for {', '.join(abis)}" if abis else ""))
     if isinstance(app.manifest, Manifest):
         parts.append(f"minSdk {app.manifest.min_sdk or '?'}, targetSdk {app.manifest.target_sdk or '?'}")

@@ -23,5 +23,9 @@ def listed(names: Iterable[str], most: int = 5) -> str:
     return ", ".join(whole[:most]) + (f" and {len(whole) - most} more" if len(whole) > most else "")
 
 
+def models(count: int) -> str:
+    return f"{count} model{'' if count == 1 else 's'}"
+
+
 def _name(where: Entry | None) -> str:
     return where.name if where else ""

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 from pipeline.appcheck.app import App, Finding, Model
 from pipeline.appcheck.asked import Asked, Candidate, ReleasedModels
-from pipeline.appcheck.rules.finding import blocking, listed, unjudged, warning
+from pipeline.appcheck.rules.finding import blocking, listed, models, unjudged, warning
 
 
 def released_bytes(app: App, asked: Asked) -> Iterator[Finding]:
     """Each release is in the app, by its bytes; each model of the app is known, has passed, and was chosen."""
     if app.models and not asked.releases:
-        detail = f"{len(app.models)} models, compared with no release: nobody says that they were measured and passed"
+        detail = f"{models(len(app.models))}, compared with no release: nobody says that they were measured and passed"
         yield warning("release-not-given", None, detail, "say which run they are of: --release deploy-out")
         return
     for release in asked.releases:

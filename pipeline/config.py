@@ -66,6 +66,14 @@ class MeasureConfig(Section):
     max_samples: int = Field(default=2000, ge=3)
 
 
+class SearchConfig(Section):
+    """How an `auto` recipe looks for its mix of precisions."""
+
+    target: str = Field(default="", description="where latency is measured; empty: the first target of the run")
+    evaluations: int = Field(default=40, ge=8, description="at most so many mixes are made and judged")
+    samples: int = Field(default=200, ge=1, description="at most so many test samples decide between mixes")
+
+
 class BudgetConfig(Section):
     """What a candidate may cost on each target; what is not stated is not judged."""
 
@@ -130,10 +138,11 @@ class Config(Section):
     data: DataSection
     recipes: list[str] = Field(
         default_factory=list,
-        description="default: all that suit the source, without options",
+        description="default: all that suit the source, without options; `auto` is the search for the source's format",
     )
     quality: QualityConfig = QualityConfig()
     measure: MeasureConfig = MeasureConfig()
+    search: SearchConfig = SearchConfig()
     budgets: BudgetConfig = BudgetConfig()
     choose: Objective = Field(default="latency", description="what the chosen recipe is best at among those that pass")
     targets: dict[str, Annotated[TargetConfig, BeforeValidator(_target)]] = Field(

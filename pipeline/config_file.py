@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.config import Config, LocalTarget, SshTarget
 from pipeline.errors import UsageError, nearest
 from pipeline.quality.metrics import METRICS, MetricSpec, open_metrics
-from pipeline.recipes import RECIPES
+from pipeline.recipes import AUTO, RECIPES
 from pipeline.records import JUDGED_FIDELITY
 from pipeline.samples.preprocess import STEPS
 from pipeline.samples.user_function import is_function_reference
@@ -59,13 +59,19 @@ def _check_names(path: Path, raw: Any, config: Config) -> None:
     """Names that refer to something outside the file's own grammar."""
     for index, name in enumerate(config.recipes):
         line = line_of(raw, ("recipes", index))
-        if name not in RECIPES:
+        if name not in RECIPES and name != AUTO:
             raise UsageError(
-                f"{path}:{line}: recipes: unknown recipe {name!r}{nearest(name, RECIPES)}",
+                f"{path}:{line}: recipes: unknown recipe {name!r}{nearest(name, [AUTO, *RECIPES])}",
                 hint="`deploy recipes` lists them",
             )
         if config.recipes.index(name) != index:
             raise UsageError(f"{path}:{line}: recipes: {name!r} stands twice", hint="say it once")
+    if config.search.target and config.search.target not in config.targets:
+        raise UsageError(
+            f"{path}:{line_of(raw, ('search', 'target'))}: search.target: there is no target {config.search.target!r}"
+            f"{nearest(config.search.target, config.targets)}",
+            hint=f"it has: {', '.join(config.targets)}",
+        )
     for index, metric in enumerate(config.quality.metrics):
         line = line_of(raw, ("quality", "metrics", index))
         try:

@@ -1,6 +1,7 @@
 """What flows between the stages: frozen data, no I/O, no behaviour.
 
     Source -export-> Exported -calibrate-> Ranges -quantize-> Artifact -validate-> Quality -package-> Release
+    Ranges -sensitivity-> Sensitivity -search-> Searched -quantize-> Artifact, where a recipe asks for a search
     Release -push-> Pushed -measure-> Measurement -gate-> Decision -report-> Report
 
 A step that could not produce its record produces a `Refusal` that says why. Digests are SHA-256 in hex and name
@@ -16,6 +17,10 @@ from targets.records import Absent, Answer, Facts, Failed, Measurement, TensorSp
 Format = Literal["tflite", "onnx"]
 Objective = Literal["latency", "size", "memory", "energy", "quality"]
 VerdictKind = Literal["pass", "fail", "refused", "inconclusive"]
+# What an op computes in: float16 is half-precision weights, int16x8 and int8x4 are activations x weights in bits.
+Precision = Literal["float32", "float16", "int16x8", "int8", "int8x4"]
+# Ways to lose less at the same precision, see `pipeline.recipes`.
+Repair = Literal["bias", "cle", "octav", "mse"]
 Status = Literal["pass", "fail", "device-error", "inconclusive"]
 # Distances to the float model that are shares of 1, so that `max_drop` can limit them without any task metric.
 JUDGED_FIDELITY = ("cosine", "top1_agreement")
@@ -92,6 +97,87 @@ class Ranges:
     samples: int
     tools: Mapping[str, str]
     kind: Literal["ranges"] = "ranges"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockError:
+    """What one block of ops does to the answers when it alone is int8 and all else is float."""
+
+    block: str  # name of its op with weights
+    ops: tuple[str, ...]
+    types: tuple[str, ...]
+    place: int  # in the order the blocks run
+    compute_share: float  # of the model's multiply-accumulates
+    op_sqnr_db: float  # at the block's own output
+    output_sqnr_db: float  # at the model's outputs, the worst of them
+    loss_share: float  # of the error power at the outputs that all blocks make
+    cause: Literal["activations", "weights", ""] = ""  # what is too coarse; "": not looked at, it loses next to nothing
+    fix: Precision | None = None  # the cheapest that makes it harmless
+    fix_sqnr_db: float | None = None  # at the model's outputs, with that
+    refused: str = ""  # why it cannot be int8 at all
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sensitivity:
+    """Blocks in the order of what they lose, the worst first."""
+
+    format: Format
+    blocks: tuple[BlockError, ...]
+    float_ops: tuple[str, ...]  # ops that have no integer form
+    int8_sqnr_db: float  # at the model's outputs, with all of them int8
+    samples: int
+    tools: Mapping[str, str]
+    kind: Literal["sensitivity"] = "sensitivity"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drop:
+    """Loss of one metric against the float source over the samples that were looked at.
+
+    `low` and `high` are its 95 % interval; both are the loss itself where the metric has no value for one sample.
+    """
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    allowed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One mix of precisions, really made and really run.
+
+    meets: the whole interval of every loss is within what is allowed. unsure: the loss is, its interval is not.
+    """
+
+    name: str
+    blocks: Mapping[str, int]  # precision -> number of blocks
+    repairs: tuple[Repair, ...]
+    verdict: Literal["meets", "unsure", "misses", "refused"]
+    drops: tuple[Drop, ...]
+    sqnr_db: float
+    samples: int  # fewer than all when it was rejected early
+    size_bytes: int
+    int8_share: float  # of the compute
+    latency_ms: float | None = None  # median; None: not measured, because it was out of the question
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Searched:
+    """What a search found: the mix it takes, op by op, and everything it tried."""
+
+    recipe: str
+    precisions: Mapping[str, Precision]  # op -> what it gets
+    repairs: tuple[Repair, ...]
+    chosen: str  # name of the trial
+    trials: tuple[Trial, ...]
+    pareto: tuple[str, ...]  # names of trials that no other beats in both cost and loss
+    cost: str  # what was made small, such as "latency on pi"
+    findings: tuple[str, ...]
+    tools: Mapping[str, str]
+    kind: Literal["searched"] = "searched"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,6 +354,21 @@ class CandidateReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SearchReport:
+    """How an `auto` recipe came to its mix; `sensitivity` is cut to the worst blocks."""
+
+    recipe: str
+    sensitivity: tuple[BlockError, ...]
+    blocks_total: int
+    int8_sqnr_db: float
+    chosen: str
+    trials: tuple[Trial, ...]
+    pareto: tuple[str, ...]
+    cost: str
+    findings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceReport:
     path: str
     sha256: str
@@ -297,3 +398,4 @@ class Report:
     facts: Mapping[str, Facts | Failed]
     tools: Mapping[str, str]
     release: str
+    searches: tuple[SearchReport, ...] = ()

@@ -27,6 +27,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "check": ("pipeline.cli.check:check", "Look for what breaks an Android app's release because of its model."),
     "lab": ("pipeline.cli.lab:lab", "Start and stop devices made of software, and make them fail."),
+    "sensitivity": (
+        "pipeline.cli.sensitivity:sensitivity",
+        "Rank the blocks of the model by what they lose in int8.",
+    ),
     "recipes": ("pipeline.cli.describe:recipes", "List the quantization recipes."),
     "schema": ("pipeline.cli.describe:schema", "Print the JSON Schema of deploy.yaml, faults.yaml or report.json."),
     "doctor": ("pipeline.cli.doctor:doctor", "Check this installation."),

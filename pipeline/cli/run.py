@@ -117,5 +117,7 @@ def _show_plan(rows: "list[Planned]", as_json: bool) -> None:
         return
     for stage in STAGES:
         marks = [f"{p.step.name}{' (kept)' if p.reuse else ''}" for p in rows if p.step.stage == stage]
+        if not marks:
+            continue  # sensitivity and search, where no recipe asks for them
         names = ", ".join(marks) if marks != [stage] else "to do"
         click.echo(f"{stage:<10} {names.replace(f'{stage} (kept)', 'kept')}")

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import saved_model_pb2
 
 from pipeline.errors import InputError
 from pipeline.exporters.source import Arrays, refuse_bad_weights
@@ -24,7 +26,7 @@ class SavedModelSource:
     def __init__(self, path: Path, *, signature: str = SIGNATURE, scratch: Path) -> None:
         self._path, self._scratch = path, scratch
         try:
-            self._loaded = tf.saved_model.load(str(path))
+            self._loaded = tf.saved_model.load(str(_without_slots(path, scratch / "without_slots")))
         except Exception as error:  # TensorFlow raises anything from OSError to its own DataLossError here
             first = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise InputError(
@@ -69,6 +71,30 @@ class SavedModelSource:
             if signatures
             else "export the model with a signature: tf.saved_model.save(m, folder, signatures=...)",
         )
+
+
+def _without_slots(path: Path, folder: Path) -> Path:
+    """The model without its optimizer's slot variables, or `path` when it has none.
+
+    A model that Keras 2 saved while training keeps them, and TensorFlow cannot restore them where Keras 2 is not
+    installed: "'_UserObject' object has no attribute 'add_slot'". Inference has no use for them.
+    """
+    file = path / "saved_model.pb"
+    if not file.is_file():
+        return path  # TensorFlow says what is wrong with it
+    model = saved_model_pb2.SavedModel()
+    try:
+        model.ParseFromString(file.read_bytes())
+    except DecodeError:
+        return path
+    slotted = [node for graph in model.meta_graphs for node in graph.object_graph_def.nodes if node.slot_variables]
+    if not slotted:
+        return path
+    for node in slotted:
+        node.ClearField("slot_variables")
+    shutil.copytree(path, folder, dirs_exist_ok=True)
+    (folder / "saved_model.pb").write_bytes(model.SerializeToString())
+    return folder
 
 
 def write_archive(tracked: Any, serve: Any, folder: Path, path: Path) -> None:

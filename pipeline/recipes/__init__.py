@@ -2,9 +2,15 @@
 
     FORMAT      litert (.tflite) or onnx (.onnx)
     PRECISION   float32, float16, dynamic-int8 (int8 weights, activations quantized while running),
-                int8 (weights and activations, ranges from calibration), int16x8 (int16 activations, int8 weights)
+                int8 (weights and activations, ranges from calibration), int16x8 (int16 activations, int8 weights),
+                auto (one per op, searched to meet `budgets.max_drop` at the least cost)
     OPTION      io-int8, io-uint8: the model's own inputs and outputs are integers too (default: float32 as before)
                 s8s8: signed activations (default: unsigned)
+                cle, bias, octav, mse: repairs, which lose less at the same precision: cross-layer equalisation, bias
+                correction, weights clipped to the least error (OCTAV) or by their deviation. `litert-int8-cle-bias`
+                has two of them.
+
+`auto` alone in deploy.yaml is the auto recipe of the source's first format.
 
 A recipe costs one module, one row here, and one line in `tests/contract/test_recipes.py`. Third parties register under
 the entry-point group `edge_deploy.recipes`.
@@ -20,14 +26,43 @@ RECIPES = with_entry_points(
         "litert-int8": "pipeline.recipes.litert_static:INT8",
         "litert-int8-io-int8": "pipeline.recipes.litert_static:INT8_IO_INT8",
         "litert-int8-io-uint8": "pipeline.recipes.litert_static:INT8_IO_UINT8",
+        "litert-int8-cle": "pipeline.recipes.litert_static:INT8_CLE",
+        "litert-int8-cle-bias": "pipeline.recipes.litert_static:INT8_CLE_BIAS",
+        "litert-int8-bias": "pipeline.recipes.litert_static:INT8_BIAS",
+        "litert-int8-octav": "pipeline.recipes.litert_static:INT8_OCTAV",
+        "litert-int8-mse": "pipeline.recipes.litert_static:INT8_MSE",
+        "litert-auto": "pipeline.recipes.litert_static:AUTO",
         "litert-int16x8": "pipeline.recipes.litert_static:INT16X8",
         "onnx-float32": "pipeline.recipes.float32:ONNX",
         "onnx-dynamic-int8": "pipeline.recipes.onnx_dynamic:DYNAMIC_INT8",
         "onnx-int8": "pipeline.recipes.onnx_static:INT8",
         "onnx-int8-s8s8": "pipeline.recipes.onnx_static:INT8_S8S8",
+        "onnx-int8-cle": "pipeline.recipes.onnx_static:INT8_CLE",
+        "onnx-int8-cle-bias": "pipeline.recipes.onnx_static:INT8_CLE_BIAS",
+        "onnx-int8-bias": "pipeline.recipes.onnx_static:INT8_BIAS",
+        "onnx-auto": "pipeline.recipes.onnx_static:AUTO",
     },
     "edge_deploy.recipes",
 )
 
 # Not run unless deploy.yaml names them.
-OPTIONAL = frozenset({"litert-int8-io-int8", "litert-int8-io-uint8", "onnx-int8-s8s8"})
+OPTIONAL = frozenset(
+    {
+        "litert-int8-io-int8",
+        "litert-int8-io-uint8",
+        "litert-int8-cle",
+        "litert-int8-cle-bias",
+        "litert-int8-bias",
+        "litert-int8-octav",
+        "litert-int8-mse",
+        "litert-auto",
+        "onnx-int8-s8s8",
+        "onnx-int8-cle",
+        "onnx-int8-cle-bias",
+        "onnx-int8-bias",
+        "onnx-auto",
+    }
+)
+
+# What deploy.yaml may call an auto recipe without saying the format.
+AUTO = "auto"

@@ -11,6 +11,7 @@ from pipeline.records import FloatOps, Format
 # Moving data between float and integer is the price of quantization, not work of the model.
 _TFLITE_BOUNDARIES = frozenset({"QUANTIZE", "DEQUANTIZE"})
 _ONNX_BOUNDARIES = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast"})
+_ONNX_FUSED = frozenset({"Relu", "Clip", "LeakyRelu"})
 _ONNX_INTEGER_OPS = frozenset(
     {"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "QGemm", "DynamicQuantizeLSTM", "QAttention"}
 )
@@ -66,7 +67,7 @@ def _onnx(path: Path, why_float: Callable[[str], str]) -> Coverage:
     import onnx
 
     graph = onnx.load(str(path), load_external_data=False).graph
-    producers = {output: node for node in graph.node for output in node.output}
+    integer = onnx_integer_nodes(graph)
     quantized: Counter[str] = Counter()
     floating: Counter[str] = Counter()
     total = 0
@@ -74,12 +75,36 @@ def _onnx(path: Path, why_float: Callable[[str], str]) -> Coverage:
         if node.op_type in _ONNX_BOUNDARIES or node.op_type == "Constant":
             continue
         total += 1
-        sources = [producers[name].op_type for name in node.input if name in producers]
-        if node.op_type in _ONNX_INTEGER_OPS or (sources and sources[0] == "DequantizeLinear"):
+        if node.op_type in _ONNX_INTEGER_OPS or node.output[0] in integer:
             quantized[node.op_type] += 1
         else:
             floating[node.op_type] += 1
     return Coverage(total=total, quantized=dict(sorted(quantized.items())), left_float=_reasons(floating, why_float))
+
+
+def onnx_integer_nodes(graph: Any) -> set[str]:
+    """First outputs of the nodes between a DequantizeLinear and a QuantizeLinear: those a runtime runs in integers.
+
+    What only reads dequantized data is a float op. An activation between its convolution and the QuantizeLinear belongs
+    to the convolution.
+    """
+    producers = {output: node for node in graph.node for output in node.output}
+    readers: dict[str, list[Any]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    found: set[str] = set()
+    for node in graph.node:
+        source = producers.get(node.input[0]) if node.input else None
+        if source is None or source.op_type != "DequantizeLinear" or node.op_type == "QuantizeLinear":
+            continue
+        following = readers.get(node.output[0], [])
+        fused = following[0] if len(following) == 1 and following[0].op_type in _ONNX_FUSED else None
+        if fused is not None:
+            following = readers.get(fused.output[0], [])
+        if following and all(reader.op_type == "QuantizeLinear" for reader in following):
+            found |= {node.output[0], fused.output[0]} if fused is not None else {node.output[0]}
+    return found
 
 
 def _reasons(floating: Counter[str], why_float: Callable[[str], str]) -> tuple[FloatOps, ...]:

@@ -1,50 +1,117 @@
 """Static quantization of the float `.tflite` with ai-edge-quantizer, from our calibrated ranges.
 
 Weights are int8, symmetric, one scale per output channel; activations int8 affine or int16 symmetric, one scale per
-tensor (the LiteRT 8-bit quantization specification; Jacob et al. 2018, arXiv:1712.05877).
+tensor (the LiteRT 8-bit quantization specification; Jacob et al. 2018, arXiv:1712.05877). Either one precision for all
+ops, or the one that `Ingredients.precisions` gives to each.
 """
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.errors import ConversionFailed
-from pipeline.recipes.recipe import Ingredients
+from pipeline.recipes.recipe import Ingredients, Start
+from pipeline.records import Precision, Repair
 
 Io = Literal["float32", "int8", "uint8"]
+_ALL = ".*"
+_ENDS = ".*$"  # the same ops as `_ALL`; a pattern of its own, because rules of one pattern replace each other
+# Ways to choose the scales of weights that ai-edge-quantizer has besides the largest value.
+_WEIGHT_ALGORITHMS: Mapping[Repair, str] = {"octav": "OCTAV", "mse": "MSE"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Static:
     """Integer weights and activations; `io` is the data type of the model's own inputs and outputs."""
 
-    activation_bits: Literal[8, 16]
-    io: Io
+    precision: Precision
     summary: str
+    io: Io = "float32"
+    repairs: tuple[Repair, ...] = ()
     format: Literal["tflite"] = "tflite"
-    start: Literal["ranges"] = "ranges"
+    start: Start = "ranges"
     tools: tuple[str, ...] = ("ai-edge-quantizer", "ai-edge-litert")
 
     def quantize(self, ingredients: Ingredients, output: Path) -> None:
-        from ai_edge_quantizer import qtyping, quantizer
-        from ai_edge_quantizer import recipe as presets
+        repairs = ingredients.repairs or self.repairs
+        self._convert(ingredients, repairs, output)
+        if "bias" in repairs:
+            from pipeline.recipes.litert_bias import corrected
 
-        preset = presets.static_wi8_ai8() if self.activation_bits == 8 else presets.static_wi8_ai16()
-        engine = quantizer.Quantizer(str(ingredients.float_model), preset)
-        if self.io != "int8":
-            # Float inputs and outputs: a drop-in replacement. The quantizer knows no uint8: that is made from this.
-            for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
-                engine.update_quantization_recipe(".*", end, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE)
-        model = engine.quantize(_calibration_result(ingredients)).quantized_model
-        if not model:
-            raise ConversionFailed("ai-edge-quantizer gave no model", hint="try litert-dynamic-int8")
-        output.write_bytes(model)
+            # Once to see what the weights have become, and again with biases that make up for it.
+            mended = corrected(ingredients, output)
+            self._convert(replace(ingredients, float_model=mended), repairs, output)
         if self.io == "uint8":
             _take_and_give_uint8(output, ingredients.scratch)
         _check_interface(output, self.io)
 
+    def _convert(self, ingredients: Ingredients, repairs: tuple[Repair, ...], output: Path) -> None:
+        from ai_edge_quantizer import quantizer
+
+        engine = quantizer.Quantizer(str(ingredients.float_model))
+        for precision, pattern in _patterns(ingredients.precisions, self.precision).items():
+            _add_rule(engine, pattern, precision, repairs)
+        if self.io != "int8":
+            # Float inputs and outputs: a drop-in replacement. The quantizer knows no uint8: that is made from this.
+            for end in ("INPUT", "OUTPUT"):
+                engine.update_quantization_recipe(_ENDS, end, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE)
+        model = engine.quantize(_calibration_result(ingredients)).quantized_model
+        if not model:
+            raise ConversionFailed("ai-edge-quantizer gave no model", hint="try litert-dynamic-int8")
+        output.write_bytes(model)
+
     def why_float(self, op: str) -> str:
-        return f"ai-edge-quantizer has no int{self.activation_bits} rule for {op}"
+        if self.start == "search":
+            return "the search left it in float, or ai-edge-quantizer has no rule for it"
+        return f"ai-edge-quantizer has no {self.precision} rule for {op}"
+
+
+def _patterns(precisions: Mapping[str, Precision], default: Precision) -> dict[Precision, str]:
+    """A pattern of ai-edge-quantizer's op scopes for each precision. A scope is an op's outputs, each with a `;`.
+
+    Ops without a name of their own in `precisions` (there are none when it is not empty) stay in float.
+    """
+    if not precisions:
+        return {default: _ALL}
+    named: dict[Precision, list[str]] = {}
+    for op, precision in precisions.items():
+        named.setdefault(precision, []).append(re.escape(op))
+    return {precision: f"^(?:{'|'.join(names)});$" for precision, names in sorted(named.items())}
+
+
+def _add_rule(engine: Any, pattern: str, precision: Precision, repairs: tuple[Repair, ...]) -> None:
+    """Tell the quantizer what to do with the ops of `pattern`; ops it has no rule for stay in float."""
+    from ai_edge_quantizer import qtyping
+
+    every = qtyping.TFLOperationName.ALL_SUPPORTED
+    if precision == "float16":
+        # Half-precision weights, computed in float32: what TensorFlow's converter calls float16.
+        for op in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_2D_TRANSPOSE"):
+            engine.add_weight_only_config(
+                pattern,
+                qtyping.TFLOperationName(op),
+                num_bits=16,
+                granularity=qtyping.QuantGranularity.TENSORWISE,
+                algorithm_key="float_casting",
+            )
+    elif precision != "float32":
+        bits = 16 if precision == "int16x8" else 8
+        engine.add_static_config(pattern, every, activation_num_bits=bits, weight_num_bits=8)
+        algorithm = next((_WEIGHT_ALGORITHMS[repair] for repair in repairs if repair in _WEIGHT_ALGORITHMS), None)
+        if algorithm or precision == "int8x4":
+            # A rule for some ops under a pattern goes with the one for all; the last that knows the op counts.
+            for op in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_2D_TRANSPOSE"):
+                if precision == "int8x4" and op not in ("CONV_2D", "FULLY_CONNECTED"):
+                    continue  # its kernels take no int4 weights
+                engine.add_static_config(
+                    pattern,
+                    qtyping.TFLOperationName(op),
+                    activation_num_bits=bits,
+                    weight_num_bits=4 if precision == "int8x4" else 8,
+                    algorithm_key=algorithm or "min_max_uniform_quantize",
+                )
 
 
 def _calibration_result(ingredients: Ingredients) -> dict[str, dict[str, Any]]:
@@ -102,7 +169,15 @@ def _check_interface(path: Path, io: Io) -> None:
             )
 
 
-INT8 = Static(activation_bits=8, io="float32", summary="int8 weights and activations, float32 inputs and outputs")
-INT8_IO_INT8 = Static(activation_bits=8, io="int8", summary="int8 throughout, inputs and outputs included")
-INT8_IO_UINT8 = Static(activation_bits=8, io="uint8", summary="int8 inside, uint8 inputs and outputs (camera bytes)")
-INT16X8 = Static(activation_bits=16, io="float32", summary="int16 activations, int8 weights: precise, often slow")
+INT8 = Static(precision="int8", summary="int8 weights and activations, float32 inputs and outputs")
+INT8_IO_INT8 = Static(precision="int8", io="int8", summary="int8 throughout, inputs and outputs included")
+INT8_IO_UINT8 = Static(precision="int8", io="uint8", summary="int8 inside, uint8 inputs and outputs (camera bytes)")
+INT8_CLE = Static(precision="int8", repairs=("cle",), summary="int8 after cross-layer equalisation")
+INT8_CLE_BIAS = Static(
+    precision="int8", repairs=("cle", "bias"), summary="int8 after cross-layer equalisation, with bias correction"
+)
+INT8_BIAS = Static(precision="int8", repairs=("bias",), summary="int8, biases corrected for the error of the weights")
+INT8_OCTAV = Static(precision="int8", repairs=("octav",), summary="int8, weights clipped where their error is least")
+INT8_MSE = Static(precision="int8", repairs=("mse",), summary="int8, weights clipped by their standard deviation")
+AUTO = Static(precision="float32", start="search", summary="a precision for every op, to meet max_drop at least cost")
+INT16X8 = Static(precision="int16x8", summary="int16 activations, int8 weights: precise, often slow")

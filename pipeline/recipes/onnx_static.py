@@ -3,26 +3,40 @@
 On x86, onnxruntime makes signed activations unsigned before it fuses, but not where a tensor has two readers (a
 shortcut, a concatenation): ops around those run in float there and in integers on ARM, and the answers differ.
 Unsigned activations are fused alike everywhere.
+
+Either one precision for all nodes, or the one that `Ingredients.precisions` gives to each.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pipeline.recipes.recipe import Ingredients
+from pipeline.recipes.recipe import Ingredients, Start
+from pipeline.records import Precision, Repair
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Static:
     """QuantizeLinear/DequantizeLinear pairs around every op that onnxruntime can run in int8."""
 
-    signed_activations: bool
     summary: str
+    signed_activations: bool = False
+    repairs: tuple[Repair, ...] = ()
     format: Literal["onnx"] = "onnx"
-    start: Literal["ranges"] = "ranges"
+    start: Start = "ranges"
     tools: tuple[str, ...] = ("onnx", "onnxruntime")
 
     def quantize(self, ingredients: Ingredients, output: Path) -> None:
+        repairs = ingredients.repairs or self.repairs
+        self._convert(ingredients, output)
+        if "bias" in repairs:
+            from pipeline.recipes.onnx_bias import corrected
+
+            # Once to see what the weights have become, and again with biases that make up for it.
+            self._convert(replace(ingredients, float_model=corrected(ingredients, output)), output)
+
+    def _convert(self, ingredients: Ingredients, output: Path) -> None:
         import numpy as np
         import onnx
         from onnxruntime.quantization import QuantType
@@ -30,18 +44,32 @@ class Static:
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
         from onnxruntime.quantization.registry import QDQRegistry
 
+        from pipeline.search.onnx_ops import with_node_names
+
+        model = with_node_names(onnx.load(str(ingredients.float_model)))
         ranges = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ingredients.ranges.items()}
+        activations = QuantType.QInt8 if self.signed_activations else QuantType.QUInt8
+        wide = [node for node, precision in ingredients.precisions.items() if precision == "int16x8"]
+        options: dict[str, Any] = {}
+        if wide:
+            options = {
+                "TensorQuantOverrides": _wide(model, ingredients.precisions, activations),
+                # 16-bit QuantizeLinear is standard from opset 21 on; onnxruntime has had its own before.
+                "UseQDQContribOps": True,
+                # A ReLU is left to the clipping at zero point -128; symmetric 16-bit data does not clip at 0.
+                "QDQKeepRemovableActivations": True,
+            }
         engine = QDQQuantizer(
-            onnx.load(str(ingredients.float_model)),
+            model,
             per_channel=True,
             reduce_range=False,
             weight_qType=QuantType.QInt8,
-            activation_qType=QuantType.QInt8 if self.signed_activations else QuantType.QUInt8,
+            activation_qType=activations,
             tensors_range=TensorsData(CalibrationMethod.MinMax, ranges),
             nodes_to_quantize=[],
-            nodes_to_exclude=[],
+            nodes_to_exclude=_floats(ingredients.precisions),
             op_types_to_quantize=list(QDQRegistry),
-            extra_options={},
+            extra_options=options,
         )
         engine.quantize_model()
         model = engine.model.model
@@ -51,10 +79,42 @@ class Static:
         onnx.save(model, str(output))
 
     def why_float(self, op: str) -> str:
+        if self.start == "search":
+            return "the search left it in float, or onnxruntime's QDQ quantizer has no rule for it"
         return f"onnxruntime's QDQ quantizer has no rule for {op}, or its inputs are not quantized"
 
 
-INT8 = Static(signed_activations=False, summary="int8 weights per channel and uint8 activations, QDQ")
+def _floats(precisions: Mapping[str, Precision]) -> list[str]:
+    # Half precision is float here: onnxruntime's CPU kernels would convert to float32 and back around every op.
+    return [node for node, precision in precisions.items() if precision in ("float32", "float16")]
+
+
+def _wide(model: Any, precisions: Mapping[str, Precision], default: Any) -> dict[str, Any]:
+    """Overrides for 16-bit activations around some nodes, with the conversions from and to their 8-bit neighbours."""
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization.execution_providers.qnn.mixed_precision_overrides_utils import (
+        MixedPrecisionTensorQuantOverridesFixer,
+    )
+    from onnxruntime.quantization.tensor_quant_overrides import TensorQuantOverridesHelper
+
+    chosen = {node for node, precision in precisions.items() if precision == "int16x8"}
+    constants = {value.name for value in model.graph.initializer}
+    in_int8 = {name for node in model.graph.node if precisions.get(node.name) == "int8" for name in node.output}
+    # What an 8-bit node makes has 8 bits; anything else that goes into a 16-bit node comes with 16.
+    around = [name for node in model.graph.node if node.name in chosen for name in (*node.output, *node.input[:1])]
+    wide = [name for name in dict.fromkeys(around) if name and name not in constants | in_int8]
+    asked = TensorQuantOverridesHelper({name: [{"quant_type": QuantType.QInt16, "symmetric": True}] for name in wide})
+    fixer = MixedPrecisionTensorQuantOverridesFixer.create_from_model(asked, model, default)
+    fixer.apply(default_activation_qtype=default, default_activation_symmetric=False)
+    found: dict[str, Any] = asked.get_dict()
+    return found
+
+
+INT8 = Static(summary="int8 weights per channel and uint8 activations, QDQ")
+INT8_CLE = Static(repairs=("cle",), summary="int8 after cross-layer equalisation")
+INT8_CLE_BIAS = Static(repairs=("cle", "bias"), summary="int8 after cross-layer equalisation, with bias correction")
+INT8_BIAS = Static(repairs=("bias",), summary="int8, biases corrected for the error of the weights")
+AUTO = Static(start="search", summary="a precision for every op, to meet max_drop at least cost")
 INT8_S8S8 = Static(
     signed_activations=True,
     summary="int8 weights per channel and int8 activations: partly in float on x86, so answers differ from ARM's",

@@ -1,28 +1,44 @@
 """The protocol of a quantization recipe, and what one is given to work with."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
+
+import numpy as np
 
 from pipeline.errors import EnvironmentFault
 from pipeline.plugins import load_plugin
-from pipeline.records import Format
+from pipeline.records import Format, Precision, Repair
 
-# What a recipe starts from: the source (as the export's SavedModel), the float model in its own format, or that and
-# the calibrated ranges of its tensors.
-Start = Literal["source", "float", "ranges"]
+# What a recipe starts from: the source (as the export's SavedModel), the float model in its own format, that and the
+# calibrated ranges of its tensors, or those and the precision that a search found for each op.
+Start = Literal["source", "float", "ranges", "search"]
 Ranges = Mapping[str, tuple[float, float]]
+Inputs = Mapping[str, np.ndarray[Any, Any]]
+
+
+def _no_samples() -> Iterable[Inputs]:
+    return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ingredients:
-    """What a recipe may use. `ranges` maps float tensors of `float_model` to (min, max); empty unless asked for."""
+    """What a recipe may use.
+
+    ranges: float tensors of `float_model` to (min, max); empty unless asked for.
+    precisions: a mixed recipe, every op's own precision (`pipeline.search.ops` names ops); empty: the recipe's for all.
+    repairs: what a search found to help; empty: the recipe's own.
+    samples: the calibration samples, anew on every call.
+    """
 
     source: Path
     float_model: Path
     ranges: Ranges
     scratch: Path
+    precisions: Mapping[str, Precision] = field(default_factory=dict)
+    repairs: tuple[Repair, ...] = ()
+    samples: Callable[[], Iterable[Inputs]] = _no_samples
 
 
 class Recipe(Protocol):
@@ -47,6 +63,11 @@ class Recipe(Protocol):
 
     def why_float(self, op: str) -> str:
         """Why this recipe leaves an op of this type in float."""
+
+
+def is_equalized(name: str) -> bool:
+    """Whether the recipe starts from the float model after cross-layer equalisation, which has ranges of its own."""
+    return "cle" in getattr(recipe(name), "repairs", ())
 
 
 def recipe(name: str) -> Recipe:

@@ -47,6 +47,9 @@ class ReportView:
         report = self._report
         for table in tables(report):
             yield from _section(table, console, options)
+        for search in report.searches:
+            for finding in search.findings:
+                yield Text.assemble((f"{search.recipe}: ", "bold"), printable(finding))
         for name, data in (("calibration data", report.calibration), ("test data", report.test)):
             for finding in data.findings:
                 yield Text.assemble((f"! {name}: ", "yellow"), printable(finding))

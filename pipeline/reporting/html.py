@@ -12,6 +12,7 @@ from pipeline.records import CandidateReport, Report
 from pipeline.reporting import headline, pictures, plots
 from pipeline.reporting.comparison import tables
 from pipeline.reporting.printable import printable
+from pipeline.reporting.searching import searches
 from targets.records import Absent, Facts, Failed
 
 
@@ -28,10 +29,11 @@ def html(report: Report, folder: Path) -> str:
         signs=headline.VERDICT_SIGNS,
         tables=tables(report),
         device=lambda name: _device(report, name),
+        searches=searches(report),
         coverage=[_coverage(c) for c in report.candidates if c.ops_total],
         samples=pictures.samples(report, folder),
         samples_omitted=pictures.omitted(report),
-        plots={group: [p for p in found if p.group == group] for group in ("tradeoff", "distribution")},
+        plots={group: [p for p in found if p.group == group] for group in ("tradeoff", "search", "distribution")},
         # Both are made for a <script> element: plotly's own bundle, and JSON without "<".
         plotly_js=Markup(plots.plotly_js()) if found else "",
         raw=Markup,

@@ -6,6 +6,7 @@ from pipeline.records import DataSummary, Report
 from pipeline.reporting.comparison import Cell, Table, tables
 from pipeline.reporting.headline import STATUS_SIGNS, STATUS_WORDS, VERDICT_SIGNS, by_target, headline, why
 from pipeline.reporting.printable import printable
+from pipeline.reporting.searching import Grid, searches
 from targets.records import Facts, Failed
 
 # What GitHub would read as markup, an HTML tag, a table border, a mention or an issue number.
@@ -22,6 +23,10 @@ def markdown(report: Report) -> str:
     ]
     for table in tables(report):
         parts += _section(report, table)
+    for search in searches(report):
+        parts.append(f"## How {escape(search.recipe)} was chosen")
+        parts.append("\n".join(f"- {escape(finding)}" for finding in search.findings))
+        parts += [*_grid(search.best), *_grid(search.blocks)]
     parts += _refusals(report)
     parts += ["## Provenance", "\n".join(f"- {name}: {value}" for name, value in _provenance(report))]
     return "\n\n".join(parts) + "\n"
@@ -55,6 +60,14 @@ def _section(report: Report, table: Table) -> list[str]:
     parts.append("\n".join(f"| {' | '.join(line)} |" for line in [rows[0], rule, *rows[1:]]))
     parts += [f"— {escape(note)}" for note in table.notes]
     return parts
+
+
+def _grid(grid: Grid) -> list[str]:
+    rows = [[escape(cell) for cell in row] for row in grid.rows]
+    if grid.chosen is not None:
+        rows[grid.chosen][0] += " ← **chosen**"
+    lines = [[escape(column) for column in grid.columns], ["---", *("--:" for _ in grid.columns[1:])], *rows]
+    return [escape(grid.title), "\n".join(f"| {' | '.join(line)} |" for line in lines)]
 
 
 def _cell(cell: Cell) -> str:

@@ -11,8 +11,10 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from pipeline import quantities
-from pipeline.records import CandidateReport, Report, Summary
+from pipeline.records import CandidateReport, Report, SearchReport, Summary
+from pipeline.reporting import searching
 from pipeline.reporting.comparison import quality_of
+from pipeline.search.strategy import loss
 from targets.records import Facts
 
 # Beyond this ratio of largest to smallest a linear axis squeezes everything but the largest into one spot.
@@ -37,10 +39,11 @@ def plotly_js() -> str:
 
 
 def plots(report: Report) -> tuple[Plot, ...]:
-    """Quality against size and against each device's latency; then the latency distribution of each device."""
+    """Quality against size and each device's latency; what searches tried; the latency distribution of each device."""
     devices = [name for name, facts in report.facts.items() if isinstance(facts, Facts)]
     found = [_tradeoff(report, name) for name in devices]
     found.append(_tradeoff(report, ""))
+    found += [_mixes(search) for search in report.searches]
     found += [_distribution(report, name) for name in devices]
     return tuple(plot for plot in found if plot is not None)
 
@@ -90,6 +93,43 @@ def _tradeoff(report: Report, target: str) -> Plot | None:
         label=title,
         title=f"{_quality_title(report, key)} against {x_title}",
         description="; ".join(f"{c.recipe}: {quantities.number(x)}, {quantities.number(y, 4)}" for c, x, y in points),
+        figure=_json(figure),
+    )
+
+
+def _mixes(search: SearchReport) -> Plot | None:
+    """One trace per mix that a search tried: what it costs against what it loses of what it may."""
+    by_size = search.cost == "size"
+    points = [
+        (trial, x, loss(trial))
+        for trial in search.trials
+        if trial.verdict != "refused" and (x := trial.size_bytes / 1000 if by_size else trial.latency_ms)
+    ]
+    if len(points) < 2:
+        return None
+    unit = "kB" if by_size else "ms"
+    figure = go.Figure(
+        [
+            go.Scatter(
+                x=[x],
+                y=[y],
+                mode="markers",
+                name=trial.name,
+                meta={"role": searching.role(search, trial)},
+                hovertemplate=f"%{{fullData.name}}<br>%{{x:.4~g}} {unit}, %{{y:.2f}}<extra></extra>",
+            )
+            for trial, x, y in points
+        ]
+    )
+    figure.update_xaxes(title_text=f"{search.cost} ({unit})", **_scale([x for _, x, _ in points]))
+    figure.update_yaxes(title_text="loss, as a share of what is allowed")
+    figure.update_layout(meta={"reference": 1.0, "referenceName": "allowed"})
+    return Plot(
+        id=f"search-{search.recipe}",
+        group="search",
+        label=search.recipe,
+        title=f"Loss against {search.cost}",
+        description="; ".join(f"{t.name}: {quantities.number(x)}, {quantities.number(y, 4)}" for t, x, y in points),
         figure=_json(figure),
     )
 

@@ -40,7 +40,7 @@
     const data = figure.data.map((original) => {
       const trace = { ...original, name: escape(original.name), meta: { ...original.meta, recipe: original.name } };
       const marker = ROLES[trace.meta.role](c);
-      return group === "tradeoff"
+      return group !== "distribution"
         ? { ...trace, marker }
         : { ...trace, line: { color: marker.color, width: 1.5 }, marker: { color: marker.color, size: 3, opacity: 0.6 } };
     });

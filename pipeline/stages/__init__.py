@@ -1,3 +1,15 @@
 """The stages. `run.py` puts them together; `*_jobs.py` hold what happens in the worker process."""
 
-STAGES = ("export", "calibrate", "quantize", "validate", "package", "push", "measure", "gate", "report")
+STAGES = (
+    "export",
+    "calibrate",
+    "sensitivity",
+    "search",
+    "quantize",
+    "validate",
+    "package",
+    "push",
+    "measure",
+    "gate",
+    "report",
+)

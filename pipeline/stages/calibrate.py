@@ -9,8 +9,10 @@ from pipeline.samples import DataSpec
 from pipeline.stages.context import Context, Progress, refusing
 
 
-def calibrate_step(context: Context, format: Format, prepared: Step, exported: Step, calibrate: DataSpec) -> Step:
-    """Ranges of the float model in `format`."""
+def calibrate_step(
+    context: Context, format: Format, prepared: Step, exported: Step, calibrate: DataSpec, name: str = ""
+) -> Step:
+    """Ranges of the float model in `format`; `name` tells it from another model of the same format."""
     tools = versions("ai-edge-litert" if format == "tflite" else "onnxruntime", "numpy")
 
     def run(results: Results, report: Progress) -> Any:
@@ -34,4 +36,6 @@ def calibrate_step(context: Context, format: Format, prepared: Step, exported: S
 
         return refusing(context, "calibrate", work)
 
-    return Step(stage="calibrate", name=format, run=run, records=(Ranges,), needs=(prepared, exported), tools=tools)
+    return Step(
+        stage="calibrate", name=name or format, run=run, records=(Ranges,), needs=(prepared, exported), tools=tools
+    )

@@ -2,17 +2,17 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.calibration import OBSERVERS
-from pipeline.calibration.ranges import MinMax, Observer
+from pipeline.calibration.ranges import Array, MinMax, Observer
 from pipeline.exporters.source import missing_tensorflow
 from pipeline.plugins import load_plugin
 from pipeline.recipes.coverage import coverage
 from pipeline.recipes.recipe import Ingredients, recipe
-from pipeline.records import Format
+from pipeline.records import Format, Precision, Repair
 from pipeline.runtimes.runtime import open_model
 from pipeline.samples import DataSpec, open_samples
 from targets.records import TensorSpec
@@ -44,27 +44,46 @@ def calibrate(
     return {"tensors": len(ranges), "constant_tensors": constant, "samples": len(samples)}
 
 
+def observed_ranges(path: Path) -> dict[str, tuple[float, float]]:
+    """What `calibrate` wrote."""
+    return {tensor: (low, high) for tensor, (low, high) in json.loads(path.read_text()).items()}
+
+
 def quantize(
     *,
     name: str,
     source: Path,
     float_model: Path,
     ranges: Path | None,
+    calibrate: DataSpec,
+    inputs: tuple[TensorSpec, ...],
+    base: Path,
+    precisions: Mapping[str, Precision],
+    repairs: tuple[Repair, ...],
     output: Path,
     scratch: Path,
     report: Report,
 ) -> dict[str, Any]:
     """Run one recipe and load the result: an artifact that cannot be loaded is none. `validate` runs it.
 
+    `precisions` and `repairs` are what a search found, else empty; `inputs` describes the calibration samples.
+
     Returns fields of `Artifact`; the file is `output`.
     """
     chosen = recipe(name)
-    observed = json.loads(ranges.read_text()) if ranges else {}
+
+    def samples() -> Iterator[Mapping[str, Array]]:
+        for sample in open_samples(calibrate, inputs, base):
+            yield sample.inputs
+
     ingredients = Ingredients(
         source=source,
         float_model=float_model,
-        ranges={tensor: (low, high) for tensor, (low, high) in observed.items()},
+        ranges=observed_ranges(ranges) if ranges else {},
         scratch=scratch,
+        precisions=precisions,
+        repairs=repairs,
+        samples=samples,
     )
     started = time.perf_counter()
     try:

@@ -18,6 +18,7 @@ from pipeline.records import (
     Artifact,
     CandidateReport,
     Decision,
+    Format,
     Measured,
     MetricValue,
     Picture,
@@ -27,6 +28,9 @@ from pipeline.records import (
     Refusal,
     Release,
     Report,
+    Searched,
+    SearchReport,
+    Sensitivity,
     SourceReport,
     TargetResult,
     Verdict,
@@ -34,10 +38,12 @@ from pipeline.records import (
 )
 from pipeline.stages.context import Context, Progress
 from pipeline.stages.export import model_path
+from pipeline.stages.gains import with_gain
 from pipeline.stages.gate import Budgets, Evidence, decide
 from targets.records import Absent, Failed, Measurement, TargetSpec
 
 _NS_PER_MS = 1e6
+_BLOCKS_SHOWN = 12  # of the ranking; the rest lose next to nothing
 
 
 def budgets(context: Context) -> Budgets:
@@ -90,6 +96,8 @@ def report_step(
     out: Path,
     prepared: Step,
     packaged: Step,
+    sensitive: Mapping[Format, Step],
+    searched: Mapping[str, Step],
     quantized: Mapping[str, Step],
     validated: Mapping[str, Step],
     pushed: Mapping[str, Step],
@@ -120,6 +128,7 @@ def report_step(
             for target, step in pushed.items()
             for record in (results[step],)
         }
+        candidates = tuple(with_gain(candidate, candidates) for candidate in candidates)
         whole = Report(
             name=context.loaded.config.name or model_path(context).stem,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -143,6 +152,11 @@ def report_step(
             facts=facts,
             tools={**source.tools, **versions("edge-deploy-pipeline", "ai-edge-litert", "onnxruntime", "numpy")},
             release=release.id if isinstance(release, Release) else "",
+            searches=tuple(
+                _search(results[step], results[sensitive[recipe(name).format]])
+                for name, step in searched.items()
+                if isinstance(results[step], Searched)
+            ),
         )
         _copy_models(context, out, whole)
         whole = _with_pictures(context, out, whole)
@@ -150,8 +164,24 @@ def report_step(
         _sweep(out, whole)
         return whole
 
-    steps = (prepared, packaged, *quantized.values(), *validated.values(), *pushed.values(), *measured.values(), gated)
+    searching = (*sensitive.values(), *searched.values())
+    judging = (*quantized.values(), *validated.values(), *pushed.values(), *measured.values(), gated)
+    steps = (prepared, packaged, *searching, *judging)
     return Step(stage="report", name="report", run=run, records=(Report,), needs=steps, reusable=False, tolerant=True)
+
+
+def _search(found: Searched, sensitivity: Sensitivity) -> SearchReport:
+    return SearchReport(
+        recipe=found.recipe,
+        sensitivity=sensitivity.blocks[:_BLOCKS_SHOWN],
+        blocks_total=len(sensitivity.blocks),
+        int8_sqnr_db=sensitivity.int8_sqnr_db,
+        chosen=found.chosen,
+        trials=found.trials,
+        pareto=found.pareto,
+        cost=found.cost,
+        findings=found.findings,
+    )
 
 
 def _candidate(

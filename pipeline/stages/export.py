@@ -1,5 +1,6 @@
 """export: the source with its shapes fixed and the data checked against it, then the float model in each format."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,5 +130,55 @@ def export_step(context: Context, format: Format, prepared: Step, calibrate: Dat
         records=(Exported,),
         needs=(prepared,),
         settings={"opset": opset} if format == "onnx" else {},
+        tools=tools,
+    )
+
+
+def equalize_step(context: Context, format: Format, prepared: Step, exported: Step, calibrate: DataSpec) -> Step:
+    """The float model with its layers' weights equalised: the same function, so it is compared like the export."""
+
+    def run(results: Results, report: Progress) -> Any:
+        source: Prepared = results[prepared]
+        plain: Exported = results[exported]
+
+        def work() -> Exported:
+            with context.scratch() as scratch:
+                output = scratch / "model"
+                pairs = context.worker.call(
+                    "pipeline.stages.export_jobs:equalize",
+                    report,
+                    format=format,
+                    model=context.store.path(plain.blob),
+                    output=output,
+                )
+                compared = context.worker.call(
+                    "pipeline.stages.export_jobs:compare_hop",
+                    report,
+                    format=format,
+                    model=output,
+                    reference=context.store.path(source.reference),
+                    calibrate=calibrate,
+                    inputs=source.inputs,
+                    base=context.base,
+                )
+                size = output.stat().st_size
+                return replace(
+                    plain,
+                    blob=context.store.add_file(output),
+                    size_bytes=size,
+                    notes=(*plain.notes, f"{pairs} pairs of layers equalised"),
+                    tools=tools,
+                    **compared,
+                )
+
+        return refusing(context, "export", work)
+
+    tools = versions("ai-edge-litert") if format == "tflite" else versions("onnx")
+    return Step(
+        stage="export",
+        name=f"{format}-cle",
+        run=run,
+        records=(Exported,),
+        needs=(prepared, exported),
         tools=tools,
     )

@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.errors import ConversionFailed, InputError
 from pipeline.exporters.source import Arrays, bound_shapes, missing_tensorflow, open_source
+from pipeline.plugins import load_plugin
 from pipeline.quality.outputs import OutputsReader, OutputsWriter
 from pipeline.records import Format
 from pipeline.runtimes.runtime import open_model
@@ -155,3 +156,24 @@ def _finite(sample: str, answers: dict[str, Any]) -> Arrays:
                 hint="mend the model or take the sample out: nothing can be compared with that",
             )
     return answers
+
+
+def equalize(*, format: Format, model: Path, output: Path, report: Report) -> int:
+    """Level the weights of the float model's layers and return how many pairs there were.
+
+    Raises:
+        ConversionFailed: there are none.
+    """
+    pairs: int = load_plugin(_EQUALIZERS[format])(model, output)
+    if not pairs:
+        raise ConversionFailed(
+            "no two convolutions follow each other with nothing or a ReLU between them (ReLU6 and Swish do not count)",
+            hint="leave `-cle` out for this model",
+        )
+    return pairs
+
+
+_EQUALIZERS: Mapping[Format, str] = {
+    "tflite": "pipeline.recipes.litert_cle:equalized",
+    "onnx": "pipeline.recipes.onnx_cle:equalized",
+}

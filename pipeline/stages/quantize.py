@@ -5,12 +5,21 @@ from typing import Any
 from pipeline.flow import Results, Step
 from pipeline.plugins import versions
 from pipeline.recipes.recipe import recipe
-from pipeline.records import Artifact, Exported, Prepared, Ranges
+from pipeline.records import Artifact, Exported, Prepared, Ranges, Searched
+from pipeline.samples import DataSpec
 from pipeline.stages.context import Context, Progress, refusing
 
 
-def quantize_step(context: Context, name: str, prepared: Step, exported: Step, calibrated: Step | None) -> Step:
-    """The candidate of recipe `name`; `calibrated` is given when the recipe starts from ranges."""
+def quantize_step(
+    context: Context,
+    name: str,
+    prepared: Step,
+    exported: Step,
+    calibrated: Step | None,
+    searched: Step | None,
+    calibrate: DataSpec,
+) -> Step:
+    """The candidate of recipe `name`; `calibrated` and `searched` are given when the recipe starts from those."""
     chosen = recipe(name)
     tools = versions(*chosen.tools, "ai-edge-litert" if chosen.format == "tflite" else "onnxruntime")
 
@@ -18,6 +27,7 @@ def quantize_step(context: Context, name: str, prepared: Step, exported: Step, c
         source: Prepared = results[prepared]
         float_model: Exported = results[exported]
         ranges: Ranges | None = results[calibrated] if calibrated else None
+        found: Searched | None = results[searched] if searched else None
 
         def work() -> Artifact:
             with context.scratch() as scratch:
@@ -29,6 +39,11 @@ def quantize_step(context: Context, name: str, prepared: Step, exported: Step, c
                     source=context.store.path(source.blob),
                     float_model=context.store.path(float_model.blob),
                     ranges=context.store.path(ranges.blob) if ranges else None,
+                    calibrate=calibrate,
+                    inputs=source.inputs,
+                    base=context.base,
+                    precisions=found.precisions if found else {},
+                    repairs=found.repairs if found else (),
                     output=output,
                     scratch=scratch,
                 )
@@ -44,5 +59,5 @@ def quantize_step(context: Context, name: str, prepared: Step, exported: Step, c
 
         return refusing(context, "quantize", work)
 
-    needs = (prepared, exported, *((calibrated,) if calibrated else ()))
-    return Step(stage="quantize", name=name, run=run, records=(Artifact,), needs=needs, tools=tools, version=3)
+    needs = (prepared, exported, *((calibrated,) if calibrated else ()), *((searched,) if searched else ()))
+    return Step(stage="quantize", name=name, run=run, records=(Artifact,), needs=needs, tools=tools, version=4)

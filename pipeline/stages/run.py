@@ -1,6 +1,6 @@
 """All steps of one run, in order: what is put together here is the pipeline."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,18 +8,21 @@ from pipeline.errors import UsageError, nearest
 from pipeline.exporters import FORMATS
 from pipeline.exporters.detect import SourceKind, detect
 from pipeline.flow import Step
-from pipeline.recipes import OPTIONAL, RECIPES
-from pipeline.recipes.recipe import recipe
+from pipeline.recipes import AUTO, OPTIONAL, RECIPES
+from pipeline.recipes.recipe import is_equalized, recipe
 from pipeline.records import Format
 from pipeline.stages.calibrate import calibrate_step
 from pipeline.stages.conclude import gate_step, report_step
 from pipeline.stages.context import Context
 from pipeline.stages.devices import measure_step, push_step
-from pipeline.stages.export import export_step, model_path, prepare_step
+from pipeline.stages.export import equalize_step, export_step, model_path, prepare_step
 from pipeline.stages.package import package_step
 from pipeline.stages.quantize import quantize_step
+from pipeline.stages.search import search_step, sensitivity_step
 from pipeline.stages.validate import validate_step
 from targets.records import TargetSpec
+
+_FORMATS: tuple[Format, ...] = ("tflite", "onnx")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,25 +43,38 @@ def steps(context: Context, selection: Selection, out: Path) -> tuple[list[Step]
     kind = detect(model_path(context))
     names = _recipes(context, kind, selection.recipes)
     targets = _targets(context, selection.targets)
-    formats: list[Format] = [f for f in ("tflite", "onnx") if any(recipe(name).format == f for name in names)]
+    formats: list[Format] = [f for f in _FORMATS if any(recipe(name).format == f for name in names)]
     data = context.loaded.config.data
     calibrate, test = data.spec("calibrate"), data.spec("test")
 
     prepared = prepare_step(context, kind, calibrate, test)
     exported = {format: export_step(context, format, prepared, calibrate) for format in formats}
-    ranged = {recipe(name).format for name in names if recipe(name).start == "ranges"}
+    ranged = {recipe(n).format for n in names if recipe(n).start in ("ranges", "search") and not is_equalized(n)}
     calibrated = {
         format: calibrate_step(context, format, prepared, exported[format], calibrate)
         for format in formats
         if format in ranged
     }
+    leveled = {
+        format: equalize_step(context, format, prepared, exported[format], calibrate)
+        for format in dict.fromkeys(recipe(name).format for name in names if is_equalized(name))
+    }
+    relearned = {
+        format: calibrate_step(context, format, prepared, step, calibrate, f"{format}-cle")
+        for format, step in leveled.items()
+    }
+    sensitive, searched = _searches(context, names, targets, prepared, exported, calibrated)
     quantized = {
         name: quantize_step(
             context,
             name,
             prepared,
-            exported[recipe(name).format],
-            calibrated[recipe(name).format] if recipe(name).start == "ranges" else None,
+            (leveled if is_equalized(name) else exported)[recipe(name).format],
+            (relearned if is_equalized(name) else calibrated)[recipe(name).format]
+            if recipe(name).start in ("ranges", "search")
+            else None,
+            searched.get(name),
+            calibrate,
         )
         for name in names
     }
@@ -67,11 +83,17 @@ def steps(context: Context, selection: Selection, out: Path) -> tuple[list[Step]
     pushed = {t.name: push_step(context, t, packaged, quantized, validated) for t in targets}
     measured = {t.name: measure_step(context, t, pushed[t.name], packaged, quantized, validated) for t in targets}
     gated = gate_step(context, targets, quantized, validated, measured)
-    reported = report_step(context, out, prepared, packaged, quantized, validated, pushed, measured, gated)
+    reported = report_step(
+        context, out, prepared, packaged, sensitive, searched, quantized, validated, pushed, measured, gated
+    )
     ordered = [
         prepared,
         *exported.values(),
+        *leveled.values(),
         *calibrated.values(),
+        *relearned.values(),
+        *sensitive.values(),
+        *searched.values(),
         *quantized.values(),
         *validated.values(),
         packaged,
@@ -83,11 +105,67 @@ def steps(context: Context, selection: Selection, out: Path) -> tuple[list[Step]
     return ordered, reported
 
 
+def sensitivity_steps(context: Context, format: str | None) -> list[Step]:
+    """The steps up to the ranking of blocks, which is the record of the last.
+
+    Raises:
+        InputError: the source is no model we can read.
+        UsageError: it cannot become `format`.
+    """
+    kind = detect(model_path(context))
+    wanted: Format = next((f for f in _FORMATS if f == format), _FORMATS[0] if "tflite" in FORMATS[kind] else "onnx")
+    if wanted not in FORMATS[kind]:
+        raise UsageError(f"--format {wanted}: a {kind} source cannot become that", hint="leave --format out")
+    data = context.loaded.config.data
+    calibrate, test = data.spec("calibrate"), data.spec("test")
+    prepared = prepare_step(context, kind, calibrate, test)
+    exported = export_step(context, wanted, prepared, calibrate)
+    calibrated = calibrate_step(context, wanted, prepared, exported, calibrate)
+    return [
+        prepared,
+        exported,
+        calibrated,
+        sensitivity_step(context, wanted, prepared, exported, calibrated, calibrate),
+    ]
+
+
+def _searches(
+    context: Context,
+    names: Sequence[str],
+    targets: Sequence[TargetSpec],
+    prepared: Step,
+    exported: Mapping[Format, Step],
+    calibrated: Mapping[Format, Step],
+) -> tuple[dict[Format, Step], dict[str, Step]]:
+    """The steps of the recipes that search: the sensitivity of each format, and a search for each recipe."""
+    data, wanted = context.loaded.config.data, context.loaded.config.search.target
+    calibrate, test = data.spec("calibrate"), data.spec("test")
+    asking = [name for name in names if recipe(name).start == "search"]
+    if asking and not context.loaded.config.budgets.max_drop:
+        raise UsageError(
+            f"{asking[0]}: there is no target to search for",
+            hint="say what may be lost: `budgets: {max_drop: {top1: 0.01}}`, or of cosine or top1_agreement",
+        )
+    target = next((spec for spec in targets if spec.name == wanted), targets[0])
+    sensitive = {
+        format: sensitivity_step(context, format, prepared, exported[format], calibrated[format], calibrate)
+        for format in dict.fromkeys(recipe(name).format for name in asking)
+    }
+    searched = {}
+    for name in asking:
+        format = recipe(name).format
+        parts = (prepared, exported[format], calibrated[format], sensitive[format])
+        searched[name] = search_step(context, name, *parts, calibrate, test, target)
+    return sensitive, searched
+
+
 def _recipes(context: Context, kind: SourceKind, asked: Sequence[str]) -> list[str]:
     declared = context.loaded.config.recipes
     suiting = [name for name in RECIPES if recipe(name).format in FORMATS[kind]]
     # Options change the model's own inputs or are for one kind of CPU: they are to be asked for.
     names = list(asked) or list(declared) or [name for name in suiting if name not in OPTIONAL]
+    own = next(name for name in suiting if recipe(name).start == "search")
+    names = [own if name == AUTO else name for name in names]
     for name in names:
         if name not in RECIPES:
             raise UsageError(

@@ -50,18 +50,24 @@ def validate_step(context: Context, name: str, prepared: Step, quantized: Step, 
 
         return refusing(context, "validate", work)
 
-    declared = [metric if isinstance(metric, str) else metric.model_dump(mode="json") for metric in metrics]
-    functions = [metric if isinstance(metric, str) else getattr(metric, "path", "") for metric in metrics]
     return Step(
         stage="validate",
         name=name,
         run=run,
         records=(Quality,),
         needs=(prepared, quantized),
-        settings={
-            "metrics": declared,
-            "functions": {path: reference_digest(path, context.base) for path in functions if ":" in path},
-            "test": data_settings(test, context.base),
-        },
+        settings=quality_settings(context, test),
         tools=versions("ai-edge-litert", "onnxruntime", "numpy", "scikit-image"),
     )
+
+
+def quality_settings(context: Context, test: DataSpec) -> dict[str, Any]:
+    """All that decides a score, for a fingerprint."""
+    metrics = context.loaded.config.quality.metrics
+    declared = [metric if isinstance(metric, str) else metric.model_dump(mode="json") for metric in metrics]
+    functions = [metric if isinstance(metric, str) else getattr(metric, "path", "") for metric in metrics]
+    return {
+        "metrics": declared,
+        "functions": {path: reference_digest(path, context.base) for path in functions if ":" in path},
+        "test": data_settings(test, context.base),
+    }

@@ -1,5 +1,6 @@
 """Every recipe turns the small model into a file that loads, runs and answers like it, and tells truly what it did."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from pipeline.errors import ConversionFailed
 from pipeline.quality.fidelity import Fidelity
 from pipeline.quality.outputs import OutputsReader
 from pipeline.recipes import RECIPES
-from pipeline.recipes.recipe import Ingredients, recipe
+from pipeline.recipes.recipe import Ingredients, is_equalized, recipe
+from pipeline.records import Format, Precision, Repair
 from pipeline.runtimes.runtime import open_model
 from pipeline.samples import DataSection, open_samples
+from pipeline.search.ops import int8_share, read_ops
 from pipeline.worker import Worker
 
 # Recipe -> least SQNR in dB against the float model, data type of inputs and outputs, whether anything is integer.
@@ -33,6 +36,16 @@ EXPECTED: dict[str, tuple[float, str, bool]] = {
     "onnx-dynamic-int8": (15, "float32", True),
     "onnx-int8": (15, "float32", True),
     "onnx-int8-s8s8": (15, "float32", True),
+    "litert-int8-cle": (15, "float32", True),
+    "litert-int8-cle-bias": (15, "float32", True),
+    "litert-int8-bias": (15, "float32", True),
+    "litert-int8-octav": (15, "float32", True),
+    "litert-int8-mse": (15, "float32", True),
+    "litert-auto": (15, "float32", True),
+    "onnx-int8-cle": (15, "float32", True),
+    "onnx-int8-cle-bias": (15, "float32", True),
+    "onnx-int8-bias": (15, "float32", True),
+    "onnx-auto": (15, "float32", True),
 }
 
 
@@ -41,11 +54,11 @@ class Exported:
     folder: Path
     prepared: dict[str, Any]
 
-    def model(self, format: str) -> Path:
-        return self.folder / format / "model"
+    def model(self, format: str, variant: str = "") -> Path:
+        return self.folder / f"{format}{variant}" / "model"
 
-    def ranges(self, format: str) -> Path:
-        return self.folder / format / "ranges.json"
+    def ranges(self, format: str, variant: str = "") -> Path:
+        return self.folder / f"{format}{variant}" / "ranges.json"
 
 
 DATA = DataSection(calibrate="calibrate.npz", test="test.npz")
@@ -75,26 +88,54 @@ def exported(worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Export
         scratch.mkdir()
         more = {"opset": 17, "archived": True} if format == "onnx" else {}
         worker.call(f"pipeline.stages.export_jobs:to_{format}", source=folder / "model", scratch=scratch, **more)
-        worker.call(
-            "pipeline.stages.candidate_jobs:calibrate",
-            format=format,
-            model=scratch / "model",
-            inputs=prepared["inputs"],
-            output=scratch / "ranges.json",
-            **common,
+        leveled = folder / f"{format}-cle"
+        leveled.mkdir()
+        pairs = worker.call(
+            "pipeline.stages.export_jobs:equalize", format=format, model=scratch / "model", output=leveled / "model"
         )
+        assert pairs == 1, "the convolution and the depthwise one after it; no other two follow each other"
+        for place in (scratch, leveled):
+            worker.call(
+                "pipeline.stages.candidate_jobs:calibrate",
+                format=format,
+                model=place / "model",
+                inputs=prepared["inputs"],
+                output=place / "ranges.json",
+                **common,
+            )
     return Exported(folder, prepared)
 
 
-def quantize(worker: Worker, exported: Exported, name: str, folder: Path) -> tuple[Path, dict[str, Any]]:
+def half(exported: Exported, format: Format) -> dict[str, Precision]:
+    """The first half of the ops in int8, the others in float32: what a search may give."""
+    names = [op.name for op in read_ops(format, exported.model(format))]
+    return {name: "int8" if place < len(names) / 2 else "float32" for place, name in enumerate(names)}
+
+
+def quantize(
+    worker: Worker,
+    exported: Exported,
+    name: str,
+    folder: Path,
+    precisions: Mapping[str, Precision] | None = None,
+    repairs: tuple[Repair, ...] = (),
+) -> tuple[Path, dict[str, Any]]:
     chosen = recipe(name)
+    variant = "-cle" if is_equalized(name) else ""
+    if precisions is None:
+        precisions = half(exported, chosen.format) if chosen.start == "search" else {}
     output = folder / f"candidate.{chosen.format}"
     made = worker.call(
         "pipeline.stages.candidate_jobs:quantize",
         name=name,
         source=exported.folder / "model",
-        float_model=exported.model(chosen.format),
-        ranges=exported.ranges(chosen.format) if chosen.start == "ranges" else None,
+        float_model=exported.model(chosen.format, variant),
+        ranges=exported.ranges(chosen.format, variant) if chosen.start in ("ranges", "search") else None,
+        calibrate=DATA.spec("calibrate"),
+        inputs=exported.prepared["inputs"],
+        base=exported.folder,
+        precisions=precisions,
+        repairs=repairs,
         output=output,
         scratch=folder,
     )
@@ -224,3 +265,68 @@ def test_an_interface_that_cannot_be_integer_is_refused_with_a_reason(
     with pytest.raises(ConversionFailed, match="cannot be made uint8") as caught:
         _check_interface(path, "uint8")
     assert "litert-int8" in caught.value.hint
+
+
+def sqnr_db(exported: Exported, format: str, path: Path) -> float:
+    fidelity, reference, model = Fidelity(), OutputsReader(exported.folder / "reference"), open_model(format, path)
+    for number, sample in enumerate(open_samples(DATA.spec("test"), exported.prepared["inputs"], exported.folder)):
+        fidelity.update(model.answer(sample.inputs), reference.read("test", number))
+    return fidelity.result()["sqnr_db"]
+
+
+@pytest.mark.parametrize("name", ["litert-auto", "onnx-auto"])
+def test_a_mix_is_what_it_says_op_by_op(worker: Worker, exported: Exported, name: str, tmp_path: Path) -> None:
+    format = recipe(name).format
+    ops = read_ops(format, exported.model(format))
+    assert sum(op.macs for op in ops) == 8 * 8 * 8 * 27 + 8 * 8 * 8 * 9 + 8 * 5
+    found = {}
+    for precision in ("float32", "int16x8", "int8"):
+        precisions: dict[str, Precision] = dict.fromkeys((op.name for op in ops), precision)  # type: ignore[arg-type]
+        output, _ = quantize(worker, exported, name, tmp_path, precisions)
+        found[precision] = (sqnr_db(exported, format, output), int8_share(read_ops(format, output)))
+    assert found["float32"][0] > 100 and found["float32"][1] == 0
+    assert found["int16x8"][0] > found["int8"][0] + 1 and found["int16x8"][1] == 0
+    assert found["int8"][1] == 1
+    # All int8 is the int8 recipe itself.
+    plain, _ = quantize(worker, exported, name.replace("auto", "int8"), tmp_path)
+    assert sqnr_db(exported, format, plain) == pytest.approx(found["int8"][0])
+    # The heaviest op alone in int8, between float neighbours.
+    heaviest = max(ops, key=lambda op: op.macs)
+    one: dict[str, Precision] = {op.name: "int8" if op == heaviest else "float32" for op in ops}
+    output, made = quantize(worker, exported, name, tmp_path, one)
+    assert made["ops_quantized"] == {heaviest.type: 1}
+    assert found["int8"][0] < sqnr_db(exported, format, output) < 100
+    assert int8_share(read_ops(format, output)) == pytest.approx(heaviest.macs / sum(op.macs for op in ops))
+
+
+def test_float16_and_int4_weights_are_smaller(worker: Worker, exported: Exported, tmp_path: Path) -> None:
+    names = [op.name for op in read_ops("tflite", exported.model("tflite"))]
+    sizes = {}
+    for precision in ("float32", "float16", "int8x4"):
+        precisions: dict[str, Precision] = dict.fromkeys(names, precision)  # type: ignore[arg-type]
+        output, _ = quantize(worker, exported, "litert-auto", tmp_path, precisions)
+        weights = open_model("tflite", output)
+        assert weights.outputs
+        sizes[precision] = sqnr_db(exported, "tflite", output)
+    assert sizes["float32"] > sizes["float16"] > 40 > sizes["int8x4"] > 5
+
+
+def test_bias_correction_moves_the_mean_to_where_it_was(worker: Worker, exported: Exported, tmp_path: Path) -> None:
+    """Over the calibration samples the mean of the outputs is nearer to float's; with 4-bit weights, where it shows.
+
+    Of the last layer: behind a ReLU its inputs have a mean, which the random pictures have not.
+    """
+    samples = list(open_samples(DATA.spec("calibrate"), exported.prepared["inputs"], exported.folder))
+    ops = read_ops("tflite", exported.model("tflite"))
+    coarse: dict[str, Precision] = {op.name: "int8x4" if op.type == "FULLY_CONNECTED" else "float32" for op in ops}
+    paths = {"float": exported.model("tflite")}
+    variants: dict[str, tuple[Repair, ...]] = {"plain": (), "bias": ("bias",)}
+    for name, repairs in variants.items():
+        output, _ = quantize(worker, exported, "litert-auto", tmp_path, coarse, repairs)
+        paths[name] = output.rename(tmp_path / f"{name}.tflite")
+    means = {}
+    for name, path in paths.items():
+        model = open_model("tflite", path)
+        means[name] = np.mean([model.answer(sample.inputs)["scores"] for sample in samples], axis=0)
+    off = {name: float(np.abs(mean - means["float"]).mean()) for name, mean in means.items()}
+    assert off["bias"] < off["plain"] / 2

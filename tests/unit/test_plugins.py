@@ -47,6 +47,6 @@ def test_every_recipe_names_what_decides_its_result() -> None:
     for name in RECIPES:
         found = recipe(name)
         assert found.format == {"litert": "tflite", "onnx": "onnx"}[name.partition("-")[0]]
-        assert found.start in ("source", "float", "ranges")
+        assert found.start in ("source", "float", "ranges", "search")
         assert set(versions(*found.tools)) == set(found.tools) or "tensorflow" in found.tools
         assert found.why_float("CONV_2D")

@@ -1,0 +1,54 @@
+"""`deploy sensitivity`."""
+
+import json
+from pathlib import Path
+
+import click
+
+from pipeline.cli.options import config_option, json_option, state_folder, state_option
+
+
+@click.command()
+@config_option
+@state_option
+@click.option("--format", "format", type=click.Choice(["tflite", "onnx"]), help="Default: the source's first format.")
+@json_option
+def sensitivity(config: Path, state: Path | None, format: str | None, as_json: bool) -> None:
+    """Rank the blocks of the model by what they lose in int8, each alone, and name the cheapest fix.
+
+    Exports and calibrates first, as `deploy run` does, and keeps that for it. Quantizes nothing, needs no target.
+    """
+    from pipeline import codec
+    from pipeline.cli.progress import observer
+    from pipeline.config_file import load_config
+    from pipeline.errors import ConversionFailed
+    from pipeline.flow import execute
+    from pipeline.records import Refusal
+    from pipeline.stages.context import Context
+    from pipeline.stages.run import sensitivity_steps
+    from pipeline.store import Store, explained_disk_errors
+    from pipeline.worker import Worker
+
+    loaded, store = load_config(config), Store(state_folder(config, state))
+    with Worker() as worker:
+        ordered = sensitivity_steps(Context(loaded=loaded, store=store, worker=worker), format)
+        with explained_disk_errors(store.root), store.exclusive(), observer(ordered) as watching:
+            found = execute(ordered, store, watching)[ordered[-1]]
+    if isinstance(found, Refusal):
+        raise ConversionFailed(found.reason, hint=found.hint)
+    if as_json:
+        click.echo(json.dumps(codec.plain(found), indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    from pipeline.reporting.printable import printable
+    from pipeline.reporting.searching import blocks_grid
+
+    grid = blocks_grid(found.blocks, len(found.blocks), found.int8_sqnr_db)
+    table = Table(*grid.columns, box=None, pad_edge=False, header_style="dim")
+    for row in grid.rows:
+        table.add_row(*map(printable, row))
+    console = Console()
+    console.print(grid.title, highlight=False, markup=False)
+    console.print(table, markup=False)

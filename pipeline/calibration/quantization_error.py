@@ -1,7 +1,8 @@
 """The error that quantizing a tensor to a range would make, computed from its sketch.
 
-Within a bucket values are taken as evenly spread, and then the mean of |x − Q(x)|^p has a closed form: an antiderivative
-of the distance to the nearest multiple of the step, and a power for what is clipped. No value has to be kept.
+Within a bucket values are taken as evenly spread, and then the mean of |x − Q(x)|^p has a closed form: an
+antiderivative of the distance to the nearest multiple of the step, and a power for what is clipped. No value has to be
+kept.
 """
 
 from typing import Any

@@ -109,7 +109,7 @@ def clipped(sketch: Sketch, low: float, high: float) -> Sketch:
     bounded = np.clip(sketch.ordinals, ordinal_of(low), ordinal_of(high))
     dense = np.zeros(BUCKETS, np.int64)
     np.add.at(dense, bounded, sketch.counts)
-    ends = np.clip(np.float32([sketch.low, sketch.high]), np.float32(low), np.float32(high))
+    ends = np.clip(np.array([sketch.low, sketch.high], np.float32), np.float32(low), np.float32(high))
     return _from_dense(dense, float(ends[0]), float(ends[1]))
 
 

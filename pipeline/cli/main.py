@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Run on devices made of software while they fail as faults.yaml says.",
     ),
     "lab": ("pipeline.cli.lab:lab", "Start and stop devices made of software, and make them fail."),
+    "calibration": ("pipeline.cli.calibration:calibration", "Look at, merge and compare calibration sketches."),
     "recipes": ("pipeline.cli.describe:recipes", "List the quantization recipes."),
     "schema": ("pipeline.cli.describe:schema", "Print the JSON Schema of deploy.yaml, faults.yaml or report.json."),
     "doctor": ("pipeline.cli.doctor:doctor", "Check this installation."),

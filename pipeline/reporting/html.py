@@ -10,6 +10,7 @@ from markupsafe import Markup
 from pipeline import quantities
 from pipeline.records import CandidateReport, Report
 from pipeline.reporting import headline, pictures, plots
+from pipeline.reporting.calibration import described
 from pipeline.reporting.comparison import tables
 from pipeline.reporting.printable import printable
 from targets.records import Absent, Facts, Failed
@@ -29,6 +30,7 @@ def html(report: Report, folder: Path) -> str:
         tables=tables(report),
         device=lambda name: _device(report, name),
         coverage=[_coverage(c) for c in report.candidates if c.ops_total],
+        calibrated=described,
         samples=pictures.samples(report, folder),
         samples_omitted=pictures.omitted(report),
         plots={group: [p for p in found if p.group == group] for group in ("tradeoff", "distribution")},

@@ -4,7 +4,7 @@ from typing import Any
 
 from pipeline.flow import Results, Step
 from pipeline.plugins import versions
-from pipeline.recipes.recipe import recipe
+from pipeline.recipes.recipe import Recipe, recipe
 from pipeline.records import Artifact, Exported, Prepared, Ranges
 from pipeline.stages.context import Context, Progress, refusing
 
@@ -28,7 +28,7 @@ def quantize_step(context: Context, name: str, prepared: Step, exported: Step, c
                     name=name,
                     source=context.store.path(source.blob),
                     float_model=context.store.path(float_model.blob),
-                    ranges=context.store.path(ranges.blob) if ranges else None,
+                    ranges=context.store.path(_fitting(chosen, ranges)) if ranges else None,
                     output=output,
                     scratch=scratch,
                 )
@@ -46,3 +46,8 @@ def quantize_step(context: Context, name: str, prepared: Step, exported: Step, c
 
     needs = (prepared, exported, *((calibrated,) if calibrated else ()))
     return Step(stage="quantize", name=name, run=run, records=(Artifact,), needs=needs, tools=tools, version=3)
+
+
+def _fitting(chosen: Recipe, ranges: Ranges) -> str:
+    """With 16 bits for activations the step is so small that every value is worth keeping."""
+    return ranges.extremes if getattr(chosen, "activation_bits", 8) > 8 else ranges.blob

@@ -41,8 +41,8 @@ def steps(context: Context, selection: Selection, out: Path) -> tuple[list[Step]
     names = _recipes(context, kind, selection.recipes)
     targets = _targets(context, selection.targets)
     formats: list[Format] = [f for f in ("tflite", "onnx") if any(recipe(name).format == f for name in names)]
-    data = context.loaded.config.data
-    calibrate, test = data.spec("calibrate"), data.spec("test")
+    config = context.loaded.config
+    calibrate, test = config.calibration_data(), config.data.spec("test")
 
     prepared = prepare_step(context, kind, calibrate, test)
     exported = {format: export_step(context, format, prepared, calibrate) for format in formats}
@@ -63,11 +63,11 @@ def steps(context: Context, selection: Selection, out: Path) -> tuple[list[Step]
         for name in names
     }
     validated = {name: validate_step(context, name, prepared, quantized[name], test) for name in names}
-    packaged = package_step(context, prepared, quantized, validated)
+    packaged = package_step(context, prepared, calibrated, quantized, validated)
     pushed = {t.name: push_step(context, t, packaged, quantized, validated) for t in targets}
     measured = {t.name: measure_step(context, t, pushed[t.name], packaged, quantized, validated) for t in targets}
     gated = gate_step(context, targets, quantized, validated, measured)
-    reported = report_step(context, out, prepared, packaged, quantized, validated, pushed, measured, gated)
+    reported = report_step(context, out, prepared, calibrated, packaged, quantized, validated, pushed, measured, gated)
     ordered = [
         prepared,
         *exported.values(),

@@ -45,7 +45,7 @@ class Exported:
         return self.folder / format / "model"
 
     def ranges(self, format: str) -> Path:
-        return self.folder / format / "ranges.json"
+        return self.folder / format / "ranges"
 
 
 DATA = DataSection(calibrate="calibrate.npz", test="test.npz")
@@ -76,11 +76,11 @@ def exported(worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Export
         more = {"opset": 17, "archived": True} if format == "onnx" else {}
         worker.call(f"pipeline.stages.export_jobs:to_{format}", source=folder / "model", scratch=scratch, **more)
         worker.call(
-            "pipeline.stages.candidate_jobs:calibrate",
+            "pipeline.stages.calibrate_jobs:calibrate",
             format=format,
             model=scratch / "model",
             inputs=prepared["inputs"],
-            output=scratch / "ranges.json",
+            scratch=scratch,
             **common,
         )
     return Exported(folder, prepared)

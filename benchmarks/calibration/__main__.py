@@ -9,7 +9,8 @@ import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
@@ -27,16 +28,16 @@ _PERCENTILE = 99.99
 
 def rows(pairs: int) -> Iterator[Row]:
     onnx, tflite = mobilenet_v2("onnx"), mobilenet_v2("tflite")
+    found = _in_turns(("ours", "onnxruntime"), onnx, pairs)
     for quantity in ("wall_s", "cpu_s"):
-        found = in_turns({side: _marginal(side, onnx, quantity) for side in ("ours", "onnxruntime")}, pairs)
-        ours, peer = middle(found["ours"]), middle(found["onnxruntime"])
+        ours, peer = middle(found["ours"][quantity]), middle(found["onnxruntime"][quantity])
         name = f"percentile, per sample, {quantity[:-2]} time: MobileNetV2 .onnx, onnxruntime Percentile / 6"
         yield at_most(name, ours, "ms", peer / 6, peer)
     few, many = (_run("ours", onnx, count)["peak_bytes"] / 1e6 for count in (64, 2048))
     yield at_most("peak memory of the process, 2,048 samples against 64 + 5 %", many, "MB", 1.05 * few, few)
     lite = Path(LITE0) / "lite0.tflite" if LITE0 else tflite
-    found = in_turns({side: _marginal(side, lite, "cpu_s") for side in ("ours", "ai-edge-quantizer")}, pairs)
-    ours, peer = middle(found["ours"]), middle(found["ai-edge-quantizer"])
+    found = _in_turns(("ours", "ai-edge-quantizer"), lite, pairs)
+    ours, peer = middle(found["ours"]["cpu_s"]), middle(found["ai-edge-quantizer"]["cpu_s"])
     yield at_most(
         f"full histograms, per sample, cpu time: {lite.stem} .tflite, ai-edge-quantizer", ours, "ms", peer, peer
     )
@@ -44,12 +45,18 @@ def rows(pairs: int) -> Iterator[Row]:
     yield _agreement()
 
 
-def _marginal(side: str, model: Path, quantity: str) -> Callable[[], float]:
-    def measured() -> float:
-        spent = [_run(side, model, count)[quantity] for count in (_FEW, _MANY)]
-        return 1000 * (spent[1] - spent[0]) / (_MANY - _FEW)
+def _in_turns(sides: tuple[str, str], model: Path, pairs: int) -> dict[str, dict[str, list[float]]]:
+    """Side → quantity → milliseconds that one more sample takes, once per pair."""
+    found: dict[str, dict[str, list[float]]] = {side: {"wall_s": [], "cpu_s": []} for side in sides}
 
-    return measured
+    def measured(side: str) -> float:
+        few, many = (_run(side, model, count) for count in (_FEW, _MANY))
+        for quantity, samples in found[side].items():
+            samples.append(1000 * (many[quantity] - few[quantity]) / (_MANY - _FEW))
+        return found[side]["cpu_s"][-1]
+
+    in_turns({side: partial(measured, side) for side in sides}, pairs)
+    return found
 
 
 def _run(side: str, model: Path, count: int) -> dict[str, float]:

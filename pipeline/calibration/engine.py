@@ -1,5 +1,7 @@
 """The pass over the calibration samples: every watched tensor of every sample is counted once and forgotten."""
 
+import contextlib
+import ctypes
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -58,28 +60,43 @@ def level_of(digest: str) -> int:
 
 
 def observe(observer: Observer, samples: Samples, plan: Plan, report: Report) -> Observation:
-    """Run every sample, once for each group of tensors.
+    """Run every sample, once for each group of tensors. A sample that occurs twice counts once, as it does in a merge.
 
     Raises:
         InputError: the float model computes NaN or infinity for a sample.
     """
+    if len(plan.groups) > 1:
+        _give_back_what_is_freed()
     binner = Binner()
     growing: list[dict[str, Accumulator]] = [{} for _ in range(LEVELS)]
-    counts = [0] * LEVELS
-    digests: dict[str, None] = {}
+    seen: set[str] = set()
     done, total = 0, len(samples) * len(plan.groups)
     for group in plan.groups:
         observer.watch(group)
+        seen = set()
         for sample in samples:
             level = level_of(sample.digest)
-            if group is plan.groups[0]:
-                counts[level] += 1
-                digests[sample.digest] = None
-            observer.observe(sample.inputs, _taker(binner, growing[level], sample.id))
+            if sample.digest not in seen:
+                observer.observe(sample.inputs, _taker(binner, growing[level], sample.id))
+                seen.add(sample.digest)
             done += 1
             report(done, total)
     levels = [_derived(observer, {name: one.sketch() for name, one in level.items()}) for level in growing]
-    return Observation(levels=levels, counts=counts, samples=tuple(sorted(digests)))
+    counts = [sum(level_of(digest) == level for digest in seen) for level in range(LEVELS)]
+    return Observation(levels=levels, counts=counts, samples=tuple(sorted(seen)))
+
+
+def _give_back_what_is_freed() -> None:
+    """Have glibc return large blocks to the system when they are freed, for the rest of this process.
+
+    Once such a block has been freed, it keeps all others up to 32 MB in fragments of its own: twice the budget. Only
+    under a budget, because fresh memory for every tensor costs time.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library: nothing to set
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+
+
+_M_MMAP_THRESHOLD = -3  # malloc.h
 
 
 def _taker(binner: Binner, growing: dict[str, Accumulator], sample: str) -> Callable[[str, Array], None]:

@@ -63,8 +63,9 @@ def plan(observer: Observer, levels: int, budget_bytes: int) -> Plan:
     fixed = _MODEL_COPIES * observer.path.stat().st_size + _BUFFERS_BYTES
     fixed += len(observer.tensors) * levels * _SKETCH_BYTES
     largest = max(observer.tensors.values(), default=0)
-    # While a layer runs, its input and output exist beside what is watched.
-    room = budget_bytes - fixed - 2 * largest
+    # While a layer runs, its input, its output and a copy in the kernel's own layout exist beside what is watched.
+    fixed += 3 * largest
+    room = budget_bytes - fixed
     groups: list[list[str]] = [[]]
     held, most = 0, 0
     for name, size in observer.tensors.items():
@@ -76,7 +77,7 @@ def plan(observer: Observer, levels: int, budget_bytes: int) -> Plan:
         most = max(most, held)
     return Plan(
         groups=tuple(tuple(group) for group in groups if group),
-        peak_bytes=fixed + 2 * largest + most,
+        peak_bytes=fixed + most,
         budget_bytes=budget_bytes,
     )
 

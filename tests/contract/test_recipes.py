@@ -1,6 +1,5 @@
 """Every recipe turns the small model into a file that loads, runs and answers like it, and tells truly what it did."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from exported_model import DATA, Exported
 from int8_models import branching_onnx_model
 from onnx import numpy_helper
 
@@ -17,7 +17,7 @@ from pipeline.quality.outputs import OutputsReader
 from pipeline.recipes import RECIPES
 from pipeline.recipes.recipe import Ingredients, recipe
 from pipeline.runtimes.runtime import open_model
-from pipeline.samples import DataSection, open_samples
+from pipeline.samples import open_samples
 from pipeline.worker import Worker
 
 # Recipe -> least SQNR in dB against the float model, data type of inputs and outputs, whether anything is integer.
@@ -34,56 +34,6 @@ EXPECTED: dict[str, tuple[float, str, bool]] = {
     "onnx-int8": (15, "float32", True),
     "onnx-int8-s8s8": (15, "float32", True),
 }
-
-
-@dataclass(frozen=True)
-class Exported:
-    folder: Path
-    prepared: dict[str, Any]
-
-    def model(self, format: str) -> Path:
-        return self.folder / format / "model"
-
-    def ranges(self, format: str) -> Path:
-        return self.folder / format / "ranges"
-
-
-DATA = DataSection(calibrate="calibrate.npz", test="test.npz")
-
-
-@pytest.fixture(scope="session")
-def exported(worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """The small Keras model, exported to both formats and calibrated."""
-    folder = tmp_path_factory.mktemp("exported")
-    worker.call("source_models:keras_classifier", path=folder / "net.keras")
-    for part, seed in (("calibrate", 1), ("test", 2)):
-        random = np.random.default_rng(seed)
-        np.savez(folder / f"{part}.npz", image=random.normal(size=(6, 8, 8, 3)).astype(np.float32))
-    common = {"calibrate": DATA.spec("calibrate"), "base": folder}
-    prepared = worker.call(
-        "pipeline.stages.export_jobs:prepare",
-        kind="keras",
-        model=folder / "net.keras",
-        signature="",
-        shapes={},
-        test=DATA.spec("test"),
-        scratch=folder,
-        **common,
-    )
-    for format in ("tflite", "onnx"):
-        scratch = folder / format
-        scratch.mkdir()
-        more = {"opset": 17, "archived": True} if format == "onnx" else {}
-        worker.call(f"pipeline.stages.export_jobs:to_{format}", source=folder / "model", scratch=scratch, **more)
-        worker.call(
-            "pipeline.stages.calibrate_jobs:calibrate",
-            format=format,
-            model=scratch / "model",
-            inputs=prepared["inputs"],
-            scratch=scratch,
-            **common,
-        )
-    return Exported(folder, prepared)
 
 
 def quantize(worker: Worker, exported: Exported, name: str, folder: Path) -> tuple[Path, dict[str, Any]]:

@@ -114,7 +114,7 @@ def test_damage_is_noticed(tmp_path):
     data = path.read_bytes()
     for damaged in (b"", data[:-4], data[:40], data.replace(b"edge", b"egde"), data[:30] + b"\0\0" + data[32:]):
         path.write_bytes(damaged)
-        with pytest.raises(InputError, match="damaged|no file of calibration sketches"):
+        with pytest.raises(InputError, match=r"damaged|no file of calibration sketches"):
             read_sketches(path)
     with pytest.raises(InputError, match="cannot be read"):
         read_sketches(tmp_path / "absent.sketch")

@@ -12,8 +12,8 @@ from PIL import Image
 
 Array = np.ndarray[Any, Any]
 
-# Where the made network is kept: it takes half a minute.
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "edge-deploy" / "benchmarks"
+# Where the made network is kept: it takes half a minute. A folder of its own: other benchmarks have theirs beside it.
+CACHE = Path.home() / ".cache" / "edge-deploy" / "benchmarks" / "mobilenet-v2"
 # A folder with lite0.onnx, lite0.tflite (input [1, 3, 224, 224], ImageNet mean and std) and photos/{calibrate,test}.
 LITE0 = os.environ.get("BENCHMARK_EFFICIENTNET_LITE0", "")
 _MEAN, _STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])

@@ -10,6 +10,8 @@ from pipeline.calibration.sketch import BUCKETS, Floats, Sketch
 # Under this share a bin counts as this full: an empty bin alone would make the index infinite.
 _FLOOR = 1e-4
 _BINS = 10  # of the population stability index, which is read against 0.1 and 0.25 for deciles
+# Values to a bin: by chance alone the index is about 2 (bins − 1) / values (Yurdakul 2018), 0.1 with so many.
+_LEAST = 20
 _COARSE = 32  # buckets to a bin of the divergence: 4 bins per power of two, so that sampling noise stays small
 SLIGHT, STRONG = 0.1, 0.25  # the usual thresholds (Siddiqi 2006, Credit Risk Scorecards)
 
@@ -18,7 +20,8 @@ SLIGHT, STRONG = 0.1, 0.25  # the usual thresholds (Siddiqi 2006, Credit Risk Sc
 class Drift:
     """One tensor's distance.
 
-    psi: population stability index over the deciles of the reference; under 0.1 nothing, over 0.25 a real change.
+    psi: population stability index over the deciles of the reference; under 0.1 nothing, over 0.25 a real change. With
+        few values there are fewer bins, with less than 40 none and no index.
     divergence: Jensen-Shannon divergence in bits, 0 (same) to 1 (nothing in common); Lin 1991.
     outside: share of the newer values beyond the range of the reference, which a min-max range would clip.
     """
@@ -48,7 +51,8 @@ def _drift(name: str, reference: Sketch, newer: Sketch) -> Drift:
 
 def _stability_index(reference: Sketch, newer: Sketch) -> float:
     cumulative = reference.counts.cumsum() / reference.total
-    deciles = np.arange(1, _BINS) / _BINS
+    bins_told_apart = max(1, min(_BINS, min(reference.total, newer.total) // _LEAST))
+    deciles = np.arange(1, bins_told_apart) / bins_told_apart
     # The last bucket of each bin. A value that fills several deciles ends one bin: duplicates go.
     ends = np.unique(reference.ordinals[np.searchsorted(cumulative, deciles)])
     shares = []

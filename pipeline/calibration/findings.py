@@ -64,10 +64,10 @@ def findings(found: Stability, sketches: Mapping[str, Sketch]) -> tuple[str, ...
     if constant:
         told.append(f"{len(constant)} constant tensors: {_list(constant)}")
     if found.unstable:
-        worst = [f"{name} {share:.0%}" for name, share in found.unstable.items()]
         told.append(
             f"{len(found.unstable)} of {len(sketches)} tensors: their range differs by more than {UNSTABLE:.0%} "
-            f"between two halves of the samples: {_list(worst)}: more samples would help"
+            f"(up to {max(found.unstable.values()):.0%}) between two halves of the samples, so more would help: "
+            f"{_list(list(found.unstable))}"
         )
     enough = sufficient(found.coverage)
     if enough is not None and enough * 2 < found.coverage[-1].samples:
@@ -96,4 +96,5 @@ def _moved(one: tuple[float, float], other: tuple[float, float]) -> float:
 
 def _list(names: list[str]) -> str:
     more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    # TFLite names a fused op's tensor by all the ops that went into it.
+    return ", ".join(name.partition(";")[0] for name in names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -53,7 +53,7 @@ class Accumulator:
     def add(self, binned: Integers, values: NDArray[Any]) -> None:
         """Take in values that `Binner` has counted."""
         pages = binned.reshape(-1, _PAGE)
-        used = np.flatnonzero(pages.max(axis=1))
+        used = np.flatnonzero(np.bitwise_or.reduce(pages, axis=1))
         rows = self._row[used]
         if (rows < 0).any():
             new = used[rows < 0]

@@ -4,15 +4,16 @@ Paths are relative to the file. Reading it is in `config_file.py`.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
+from pipeline.calibration.methods import Method
 from pipeline.errors import UsageError
 from pipeline.quality.metrics import MetricSpec
 from pipeline.quantities import parse_quantity
 from pipeline.records import Objective
-from pipeline.samples import DataSection
+from pipeline.samples import DataSection, DataSpec
 from pipeline.yaml_file import shown
 
 
@@ -50,6 +51,30 @@ class SourceConfig(Section):
     )
     signature: str = Field(default="serving_default", description="SavedModel signature")
     opset: int = Field(default=17, ge=13, le=23, description="ONNX opset of the export")
+
+
+class CalibrationConfig(Section):
+    """How the ranges of activations are found; static recipes use them."""
+
+    method: Method = Field(
+        default="best",
+        description="min-max, percentile, entropy (KL divergence), mse (least squared error), "
+        "or best: for each tensor the one with the least quantization error",
+    )
+    percentile: float = Field(default=99.99, gt=50, le=100, description="share of the values that is kept, in %")
+    memory: Bytes = Field(
+        default=1e9,
+        description="what calibration may add to the process; where all tensors at once need more, "
+        "they are observed in groups, one pass over the data each",
+    )
+    samples: int | None = Field(
+        default=None, ge=1, description="at most so many calibration samples, chosen by chance; default: all"
+    )
+    seed: int = Field(default=0, ge=0, description="of that choice")
+    merge: list[str] = Field(
+        default_factory=list,
+        description="sketches of other samples, from earlier runs or other machines, that count as well",
+    )
 
 
 class QualityConfig(Section):
@@ -136,6 +161,7 @@ class Config(Section):
     name: str = Field(default="", description="name of the report and release; default: the model's file name")
     source: SourceConfig
     data: DataSection
+    calibration: CalibrationConfig = CalibrationConfig()
     recipes: list[str] = Field(
         default_factory=list,
         description="default: all that suit the source, without options; `auto` is the search for the source's format",
@@ -148,6 +174,20 @@ class Config(Section):
     targets: dict[str, Annotated[TargetConfig, BeforeValidator(_target)]] = Field(
         default={"local": LocalTarget()}, min_length=1
     )
+
+    @model_validator(mode="after")
+    def _one_choice_of_samples(self) -> Self:
+        part = self.data.calibrate
+        if self.calibration.samples is not None and not isinstance(part, str) and part.limit is not None:
+            raise ValueError("calibration.samples and data.calibrate.limit both choose samples; say one of them")
+        return self
+
+    def calibration_data(self) -> DataSpec:
+        """The calibration samples, with the choice among them that `calibration` makes."""
+        spec = self.data.spec("calibrate")
+        if self.calibration.samples is None:
+            return spec
+        return spec.model_copy(update={"limit": self.calibration.samples, "seed": self.calibration.seed})
 
 
 def config_schema() -> dict[str, Any]:

@@ -57,9 +57,9 @@ class Step:
 
 
 class Progress(Protocol):
-    """How far a running step is; `total` 0 when unknown."""
+    """How far a running step is; `total` 0 when unknown. `note` is something the user should know now."""
 
-    def __call__(self, done: int, total: int) -> None: ...
+    def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
 class Observer(Protocol):
@@ -67,6 +67,7 @@ class Observer(Protocol):
 
     def started(self, step: Step) -> None: ...
     def progressed(self, step: Step, done: int, total: int) -> None: ...
+    def noted(self, step: Step, note: str) -> None: ...
     def finished(self, step: Step, record: object, *, reused: bool) -> None: ...
 
 
@@ -118,7 +119,9 @@ def _run(step: Step, results: Results, observer: Observer) -> Any:
             if isinstance(results[need], Refusal):
                 return results[need]
 
-    def report(done: int, total: int) -> None:
+    def report(done: int, total: int, note: str = "") -> None:
+        if note:
+            observer.noted(step, note)
         observer.progressed(step, done, total)
 
     return step.run({need: results[need] for need in step.needs}, report)

@@ -87,14 +87,37 @@ class Exported:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """How far the ranges from some of the samples are from those of all: the shift that 95 % of the tensors stay under,
+    as a share of a tensor's range."""
+
+    samples: int
+    shift: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ranges:
-    """Observed range of each float tensor of a float artifact over the calibration samples."""
+    """The range of each float tensor of a float artifact, from what was observed over the calibration samples."""
 
     format: Format
-    blob: str  # JSON: {tensor: [min, max]}
+    model: str  # the float model that was observed
+    blob: str  # JSON: {tensor: [low, high]}, for 8 bits
+    extremes: str  # JSON: {tensor: [min, max]}, for 16 bits, where cutting gains nothing
+    sketch: str  # the observations (`pipeline.calibration.sketch_file`)
+    sketch_digest: str  # of their canonical content: the same on every machine
+    method: str
+    percentile: float
+    chosen_methods: Mapping[str, int]  # method -> tensors; several with the method `best`
     tensors: int
-    constant_tensors: tuple[str, ...]
-    samples: int
+    dead_tensors: tuple[str, ...]  # zero for every sample
+    constant_tensors: tuple[str, ...]  # the same value for every sample, not zero
+    unstable_tensors: Mapping[str, float]  # tensor -> by how much of its range two halves of the samples differ
+    coverage: tuple[Coverage, ...]
+    samples: int  # those of merged sketches included
+    passes: int  # over the data: one for each group of tensors that the memory budget allows
+    predicted_peak_bytes: int  # what calibration was going to add to the process
+    budget_bytes: int
+    findings: tuple[str, ...]
     tools: Mapping[str, str]
     kind: Literal["ranges"] = "ranges"
 
@@ -369,6 +392,27 @@ class SearchReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationReport:
+    """How the ranges of one format came about. With the data's summary it says all that is needed to repeat it."""
+
+    path: str  # of the sketches, relative to the report's folder
+    sketch_digest: str
+    model: str  # SHA-256 of the float model that was observed
+    method: str
+    percentile: float
+    chosen_methods: Mapping[str, int]
+    seed: int
+    samples: int
+    tensors: int
+    passes: int
+    predicted_peak_bytes: int
+    budget_bytes: int
+    coverage: tuple[Coverage, ...]
+    unstable_tensors: Mapping[str, float]
+    findings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceReport:
     path: str
     sha256: str
@@ -399,3 +443,4 @@ class Report:
     tools: Mapping[str, str]
     release: str
     searches: tuple[SearchReport, ...] = ()
+    calibrations: Mapping[str, CalibrationReport] = field(default_factory=dict)  # by format

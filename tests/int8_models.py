@@ -10,9 +10,12 @@ from ai_edge_litert.interpreter import Interpreter
 from onnx import TensorProto, helper, numpy_helper
 from tiny_models import Bundle
 
+from pipeline.calibration.engine import LEVELS, observe
+from pipeline.calibration.observer import plan
 from pipeline.calibration.onnx import OnnxObserver
 from pipeline.recipes.recipe import Ingredients, recipe
 from pipeline.runtimes.runtime import open_model
+from pipeline.samples.sample import Sample
 
 _INPUTS, _OUTPUTS = 64, 96
 _IN, _WEIGHTS, _OUT = 0.02, 0.011, 0.013  # scales; the quotient of two by the third is no power of two
@@ -135,8 +138,10 @@ def branching_onnx_model(folder: Path, recipe_name: str = "onnx-int8") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     float_model, output = folder / "float.onnx", folder / "branching.onnx"
     onnx.save(onnx.shape_inference.infer_shapes(model), float_model)
-    seen = OnnxObserver(float_model).observe({"x": branching_input()})
-    ranges = {name: (float(array.min()), float(array.max())) for name, array in seen}
+    observer = OnnxObserver(float_model, folder)
+    sample = Sample(id="x", inputs={"x": branching_input()}, truth=None, digest="00" * 32)
+    seen = observe(observer, [sample], plan(observer, LEVELS, 1_000_000_000), lambda done, total: None)
+    ranges = {name: (sketch.low, sketch.high) for name, sketch in seen.sketches().items()}
     ingredients = Ingredients(source=folder, float_model=float_model, ranges=ranges, scratch=folder)
     recipe(recipe_name).quantize(ingredients, output)
     return output

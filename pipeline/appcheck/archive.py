@@ -58,7 +58,15 @@ class Archive:
         try:
             with self._zip.open(self._infos[entry.name]) as content:
                 yield content  # type: ignore[misc]  # an IO[bytes] that only reads
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, struct.error) as error:
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            EOFError,
+            OSError,
+            ValueError,
+            NotImplementedError,
+            struct.error,
+        ) as error:
             raise Malformed(f"{entry.name} cannot be unpacked: {error}") from error
 
     def _entry(self, info: zipfile.ZipInfo) -> Entry:

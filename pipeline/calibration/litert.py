@@ -1,30 +1,54 @@
-"""Tensors of a float `.tflite` while it runs."""
+"""Tensors of a float `.tflite` while it runs: the graph with the watched tensors as outputs."""
 
-import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.tools import flatbuffer_utils
 
-from pipeline.calibration.ranges import Array
+from pipeline.calibration.observer import Array, Observer, Take
 from pipeline.runtimes.litert import LiteRTModel
 
 
-class LiteRTObserver:
-    """XNNPACK stays on: a delegate that is asked to preserve all tensors writes the ones between ops too."""
+class LiteRTObserver(Observer):
+    """Every float tensor that an op of the main graph produces, and the float inputs.
 
-    def __init__(self, path: Path) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # "for debugging purposes only": it is what we are doing
-            self._model = LiteRTModel(path, preserve_all_tensors=True)
-        details = self._model.interpreter.get_tensor_details()
-        self._floats = [(str(d["name"]), int(d["index"])) for d in details if d["dtype"] == np.float32 and d["name"]]
+    Outputs rather than `preserve_all_tensors`: that keeps all tensors at once, whatever the budget.
+    """
 
-    def observe(self, inputs: Mapping[str, Array]) -> Iterable[tuple[str, Array]]:
-        self._model.invoke(inputs)
-        for name, index in self._floats:
-            try:
-                values = self._model.interpreter.get_tensor(index)
-            except ValueError:
-                continue  # a scratch tensor of a kernel: has no data outside of it
-            yield name, values
+    def __init__(self, path: Path, scratch: Path) -> None:
+        super().__init__(path, scratch)
+        self._model = flatbuffer_utils.read_model(str(path))
+        graph = self._model.subgraphs[0]
+        self._outputs = [int(index) for index in graph.outputs]
+        produced = [int(index) for op in graph.operators for index in op.outputs]
+        self._index: dict[str, int] = {}
+        self._input_indices = {int(index) for index in graph.inputs}
+        for index in dict.fromkeys([*self._input_indices, *produced]):
+            tensor = graph.tensors[index]
+            if tensor.type == schema.TensorType.FLOAT32 and tensor.name and not tensor.isVariable:
+                self._index[tensor.name.decode()] = index
+        shapes = {name: graph.tensors[index].shape for name, index in self._index.items()}
+        self.tensors = {
+            name: 4 * int(np.prod(np.maximum([] if shape is None else shape, 1), dtype=np.int64))
+            for name, shape in shapes.items()
+        }
+        self.derived = {}
+
+    def watch(self, names: Sequence[str]) -> None:
+        self._running: LiteRTModel | None = None  # let go of the last group's first
+        graph = self._model.subgraphs[0]
+        watched = {self._index[name] for name in names} - self._input_indices
+        graph.outputs = np.array([*self._outputs, *sorted(watched - set(self._outputs))], np.int32)
+        file = self.scratch / "observed.tflite"
+        flatbuffer_utils.write_model(self._model, str(file))
+        self._running = LiteRTModel(file)
+        self._watched = [(name, self._index[name]) for name in names]
+
+    def observe(self, inputs: Mapping[str, Array], take: Take) -> None:
+        assert self._running is not None
+        self._running.invoke(inputs)
+        for name, index in self._watched:
+            # No name for the view: the interpreter refuses to run while anybody holds one.
+            take(name, self._running.interpreter.tensor(index)())

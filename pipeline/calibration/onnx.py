@@ -1,34 +1,103 @@
-"""Tensors of a float `.onnx` while it runs: the graph with every float tensor as an output."""
+"""Tensors of a float `.onnx` while it runs: the graph with the watched tensors as outputs."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime
+from onnx import numpy_helper
 
-from pipeline.calibration.ranges import Array
+from pipeline.calibration.observer import Array, Derived, Observer, Take
+
+# What only moves values, or repeats none and drops none, has the distribution of its input.
+_MOVES = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"}
 
 
-class OnnxObserver:
-    """Graph optimisation is off, so that every tensor of the file exists at run time."""
+class OnnxObserver(Observer):
+    """Every float tensor that a node produces, and the float inputs."""
 
-    def __init__(self, path: Path) -> None:
-        model = onnx.load(str(path))
-        graph = model.graph
-        shown = {output.name for output in graph.output}
-        produced = {name for node in graph.node for name in node.output}
-        for value in list(graph.value_info):
-            is_float = value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
-            if is_float and value.name in produced and value.name not in shown:
-                graph.output.append(value)
+    def __init__(self, path: Path, scratch: Path) -> None:
+        super().__init__(path, scratch)
+        self._model = onnx.load(str(path))
+        graph = self._model.graph
+        self._constants = {tensor.name: tensor for tensor in graph.initializer}
+        known = {value.name: value for value in (*graph.value_info, *graph.output)}
+        inputs = {value.name: value for value in graph.input if value.name not in self._constants}
+        floats: dict[str, int | None] = {name: _bytes(v) for name, v in inputs.items() if _is_float(v)}
+        self._inputs = set(inputs)
+        self.derived = {}
+        for node in graph.node:
+            made = self._derived(node)
+            for name in node.output:
+                if name not in known or not _is_float(known[name]):
+                    continue
+                if made and (made.source in floats or made.source in self.derived):
+                    self.derived[name] = made
+                else:
+                    floats[name] = _bytes(known[name])
+        largest = max((size for size in floats.values() if size is not None), default=0)
+        self.tensors = {name: largest if size is None else size for name, size in floats.items()}
+
+    def _derived(self, node: onnx.NodeProto) -> Derived | None:
+        if node.op_type in _MOVES:
+            return Derived(source=node.input[0])
+        if node.op_type == "Relu":
+            return Derived(source=node.input[0], low=0.0)
+        if node.op_type == "Clip":
+            bounds = [self._constants.get(name) if name else None for name in node.input[1:3]]
+            if all(bound is not None for bound, name in zip(bounds, node.input[1:3], strict=True) if name):
+                values = [None if bound is None else float(numpy_helper.to_array(bound)) for bound in bounds]
+                low, high = (*values, None, None)[:2]
+                return Derived(
+                    source=node.input[0],
+                    low=-np.inf if low is None else low,
+                    high=np.inf if high is None else high,
+                )
+        return None
+
+    def watch(self, names: Sequence[str]) -> None:
+        self._session: Any = None  # let go of the last group's first
+        self._watched_inputs = [name for name in names if name in self._inputs]
+        self._names = [name for name in names if name not in self._inputs]
+        model = onnx.ModelProto()
+        model.CopyFrom(self._model)
+        del model.graph.output[:]
+        known = {value.name: value for value in (*self._model.graph.value_info, *self._model.graph.output)}
+        # A model needs an output, also when only its inputs are watched.
+        model.graph.output.extend([known[name] for name in self._names] or self._model.graph.output)
         options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 3
+        options.enable_cpu_mem_arena = False  # it would keep the peak of every layer
+        options.intra_op_num_threads = _THREADS
+        # Its threads would burn what the counting between two samples needs.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-        self._names = [output.name for output in self._session.get_outputs() if output.type == "tensor(float)"]
 
-    def observe(self, inputs: Mapping[str, Array]) -> Iterable[tuple[str, Array]]:
-        yield from ((name, array) for name, array in inputs.items() if array.dtype.kind == "f")
-        yield from zip(self._names, self._session.run(self._names, dict(inputs)), strict=True)
+    def observe(self, inputs: Mapping[str, Array], take: Take) -> None:
+        for name in self._watched_inputs:
+            take(name, inputs[name])
+        if not self._names:
+            return
+        feeds = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in inputs.items()}
+        values = self._session.run_with_ort_values(self._names, feeds)
+        for index, name in enumerate(self._names):
+            take(name, values[index].numpy())
+
+
+_THREADS = 2
+
+
+def _is_float(value: onnx.ValueInfoProto) -> bool:
+    return bool(value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT)
+
+
+def _bytes(value: onnx.ValueInfoProto) -> int | None:
+    """Of its values; None when a dimension is not known."""
+    if not value.type.tensor_type.HasField("shape"):
+        return None
+    sizes = [dim.dim_value if dim.HasField("dim_value") else 0 for dim in value.type.tensor_type.shape.dim]
+    return 4 * int(np.prod(sizes, dtype=np.int64)) if all(size > 0 for size in sizes) else None

@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "pipeline.cli.sensitivity:sensitivity",
         "Rank the blocks of the model by what they lose in int8.",
     ),
+    "calibration": ("pipeline.cli.calibration:calibration", "Look at, merge and compare calibration sketches."),
     "recipes": ("pipeline.cli.describe:recipes", "List the quantization recipes."),
     "schema": ("pipeline.cli.describe:schema", "Print the JSON Schema of deploy.yaml, faults.yaml or report.json."),
     "doctor": ("pipeline.cli.doctor:doctor", "Check this installation."),

@@ -57,6 +57,9 @@ class _Bars:
             share = min(done / total, 1.0)
             self._progress.update(self._tasks[step.stage], completed=self._done[step.stage] + 0.99 * share)
 
+    def noted(self, step: Step, note: str) -> None:
+        self._progress.console.print(Text(f"{step.label}: {note}", "dim"))
+
     def finished(self, step: Step, record: object, *, reused: bool) -> None:
         self._done[step.stage] += 1
         self._kept[step.stage] += reused
@@ -89,6 +92,9 @@ class _Lines:
 
     def progressed(self, step: Step, done: int, total: int) -> None:
         pass
+
+    def noted(self, step: Step, note: str) -> None:
+        print(f"{step.label}: {note}", file=sys.stderr, flush=True)
 
     def finished(self, step: Step, record: object, *, reused: bool) -> None:
         if reused:

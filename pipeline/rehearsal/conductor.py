@@ -70,6 +70,9 @@ class Conductor:
     def progressed(self, step: Step, done: int, total: int) -> None:
         self._display.progressed(step, done, total)
 
+    def noted(self, step: Step, note: str) -> None:
+        self._display.noted(step, note)
+
     def finished(self, step: Step, record: object, *, reused: bool) -> None:
         self._display.finished(step, record, reused=reused)
 

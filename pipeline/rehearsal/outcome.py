@@ -67,6 +67,9 @@ class Listener:
     def progressed(self, step: Step, done: int, total: int) -> None:
         self.display.progressed(step, done, total)
 
+    def noted(self, step: Step, note: str) -> None:
+        self.display.noted(step, note)
+
     def finished(self, step: Step, record: object, *, reused: bool) -> None:
         if isinstance(record, Measured):
             self.found[record.target] = _outcome(record, self.found.get(record.target, Outcome()))

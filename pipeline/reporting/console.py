@@ -53,6 +53,9 @@ class ReportView:
         for name, data in (("calibration data", report.calibration), ("test data", report.test)):
             for finding in data.findings:
                 yield Text.assemble((f"! {name}: ", "yellow"), printable(finding))
+        for format, calibrated in report.calibrations.items():
+            for finding in calibrated.findings:
+                yield Text.assemble((f"! calibration of {format}: ", "yellow"), printable(finding))
         yield Text.assemble(
             (f"{STATUS_SIGNS[report.status]} {STATUS_WORDS[report.status]}", _STATUS_STYLE[report.status]),
             "  ",

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from pipeline import quantities
 from pipeline.records import CandidateReport, Report
 from pipeline.reporting import headline, pictures, plots
+from pipeline.reporting.calibration import described
 from pipeline.reporting.comparison import tables
 from pipeline.reporting.printable import printable
 from pipeline.reporting.searching import searches
@@ -31,6 +32,7 @@ def html(report: Report, folder: Path) -> str:
         device=lambda name: _device(report, name),
         searches=searches(report),
         coverage=[_coverage(c) for c in report.candidates if c.ops_total],
+        calibrated=described,
         samples=pictures.samples(report, folder),
         samples_omitted=pictures.omitted(report),
         plots={group: [p for p in found if p.group == group] for group in ("tradeoff", "search", "distribution")},

@@ -3,6 +3,7 @@
 import re
 
 from pipeline.records import DataSummary, Report
+from pipeline.reporting.calibration import described
 from pipeline.reporting.comparison import Cell, Table, tables
 from pipeline.reporting.headline import STATUS_SIGNS, STATUS_WORDS, VERDICT_SIGNS, by_target, headline, why
 from pipeline.reporting.printable import printable
@@ -28,6 +29,7 @@ def markdown(report: Report) -> str:
         parts.append("\n".join(f"- {escape(finding)}" for finding in search.findings))
         parts += [*_grid(search.best), *_grid(search.blocks)]
     parts += _refusals(report)
+    parts += _observed(report)
     parts += ["## Provenance", "\n".join(f"- {name}: {value}" for name, value in _provenance(report))]
     return "\n\n".join(parts) + "\n"
 
@@ -93,11 +95,20 @@ def _refusals(report: Report) -> list[str]:
     return parts
 
 
+def _observed(report: Report) -> list[str]:
+    lines = [f"- {f}: {escape(found)}" for f, c in report.calibrations.items() for found in c.findings]
+    return ["## Calibration", "\n".join(lines)] if lines else []
+
+
 def _provenance(report: Report) -> list[tuple[str, str]]:
     return [
         ("Source", f"{escape(report.source.path)} ({escape(report.source.kind)}), sha256 `{report.source.sha256}`"),
         ("Calibration", _data(report.calibration)),
         ("Test", _data(report.test)),
+        *(
+            (f"Calibration of {f}", f"{escape(described(c))} `{c.sketch_digest}`")
+            for f, c in report.calibrations.items()
+        ),
         ("Budgets", escape(", ".join(f"{name} {value}" for name, value in report.budgets.items())) or "none"),
         ("Tools", escape(", ".join(f"{name} {version}" for name, version in report.tools.items()))),
         ("Release", f"`{report.release}`"),

@@ -10,6 +10,8 @@ from pipeline.errors import InputError
 
 # A finding names a few samples; a thousand lines would hide the next finding.
 _NAMED = 5
+# The largest values of deeper pixels. Between 255 and these, too much else is counted.
+_TWELVE_BITS, _SIXTEEN_BITS = 4000, 65535
 
 
 class Screening:
@@ -56,6 +58,10 @@ class Screening:
             # Pixels run over 0–255; hardly any net takes them as floats without a scale.
             if low >= 0 and 128 <= high <= 255:
                 found.append(f"input {name!r}: values reach {high:g}: is `scale: 1/255` missing?")
+            elif low >= 0 and _TWELVE_BITS < high <= _SIXTEEN_BITS:
+                found.append(f"input {name!r}: values reach {high:g}: is `scale: 1/65535` missing?")
+            elif low >= 0 and 0 < high <= 1 / 255:
+                found.append(f"input {name!r}: values reach only {high:.2g}: are they scaled twice?")
         return tuple(found)
 
 

@@ -1,19 +1,24 @@
 """calibrate: the range of every tensor of a float export, observed once and used by every recipe that needs it."""
 
+from pathlib import Path
 from typing import Any
 
+from pipeline.calibration.observer import Plan
 from pipeline.flow import Results, Step
 from pipeline.plugins import versions
+from pipeline.quantities import size
 from pipeline.records import Exported, Format, Prepared, Ranges
 from pipeline.samples import DataSpec
-from pipeline.stages.context import Context, Progress, refusing
+from pipeline.stages.context import Context, Progress, content_digest, refusing
 
 
 def calibrate_step(
     context: Context, format: Format, prepared: Step, exported: Step, calibrate: DataSpec, name: str = ""
 ) -> Step:
     """Ranges of the float model in `format`; `name` tells it from another model of the same format."""
+    config = context.loaded.config.calibration
     tools = versions("ai-edge-litert" if format == "tflite" else "onnxruntime", "numpy")
+    merge = {name: context.base / Path(name).expanduser() for name in config.merge}
 
     def run(results: Results, report: Progress) -> Any:
         source: Prepared = results[prepared]
@@ -21,21 +26,57 @@ def calibrate_step(
 
         def work() -> Ranges:
             with context.scratch() as scratch:
-                output = scratch / "ranges.json"
+                common: dict[str, Any] = {
+                    "format": format,
+                    "model": context.store.path(model.blob),
+                    "scratch": scratch,
+                    "budget_bytes": config.memory,
+                }
+                planned: Plan = context.worker.call("pipeline.stages.calibrate_jobs:foresee", **common)
+                report(0, 0, _announced(planned))
                 fields = context.worker.call(
-                    "pipeline.stages.candidate_jobs:calibrate",
+                    "pipeline.stages.calibrate_jobs:calibrate",
                     report,
-                    format=format,
-                    model=context.store.path(model.blob),
                     calibrate=calibrate,
                     inputs=source.inputs,
                     base=context.base,
-                    output=output,
+                    method=config.method,
+                    percentile=config.percentile,
+                    merge=merge,
+                    **common,
                 )
-                return Ranges(format=format, blob=context.store.add_file(output), tools=tools, **fields)
+                return Ranges(
+                    format=format,
+                    blob=context.store.add_file(scratch / "ranges"),
+                    extremes=context.store.add_file(scratch / "extremes"),
+                    sketch=context.store.add_file(scratch / "sketch"),
+                    tools=tools,
+                    **fields,
+                )
 
         return refusing(context, "calibrate", work)
 
     return Step(
-        stage="calibrate", name=name or format, run=run, records=(Ranges,), needs=(prepared, exported), tools=tools
+        stage="calibrate",
+        name=name or format,
+        run=run,
+        records=(Ranges,),
+        needs=(prepared, exported),
+        settings={
+            "method": config.method,
+            "percentile": config.percentile,
+            "memory": config.memory,
+            "merge": {name: content_digest(path) for name, path in merge.items()},
+        },
+        tools=tools,
+        version=2,
     )
+
+
+def _announced(planned: Plan) -> str:
+    text = f"will take about {size(planned.peak_bytes)} of memory"
+    if len(planned.groups) > 1:
+        text += f": {len(planned.groups)} passes over the data, to stay within {size(planned.budget_bytes)}"
+    if planned.over_budget:
+        text += f"; the largest tensor alone does not fit in {size(planned.budget_bytes)}"
+    return text

@@ -1,4 +1,4 @@
-"""The worker's side of `calibrate` and `quantize`."""
+"""The worker's side of `quantize`."""
 
 import json
 import time
@@ -6,42 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.calibration import OBSERVERS
-from pipeline.calibration.ranges import Array, MinMax, Observer
 from pipeline.exporters.source import missing_tensorflow
-from pipeline.plugins import load_plugin
 from pipeline.recipes.coverage import coverage
-from pipeline.recipes.recipe import Ingredients, recipe
-from pipeline.records import Format, Precision, Repair
+from pipeline.recipes.recipe import Ingredients, Inputs, recipe
+from pipeline.records import Precision, Repair
 from pipeline.runtimes.runtime import open_model
 from pipeline.samples import DataSpec, open_samples
 from targets.records import TensorSpec
 
 Report = Callable[[int, int], None]
-
-
-def calibrate(
-    *,
-    format: Format,
-    model: Path,
-    calibrate: DataSpec,
-    inputs: tuple[TensorSpec, ...],
-    base: Path,
-    output: Path,
-    report: Report,
-) -> dict[str, Any]:
-    """Observe every float tensor over the calibration samples; writes {tensor: [min, max]} to `output`."""
-    observer: Observer = load_plugin(OBSERVERS[format])(model)
-    observed = MinMax()
-    samples = open_samples(calibrate, inputs, base)
-    for number, sample in enumerate(samples):
-        for tensor, values in observer.observe(sample.inputs):
-            observed.add(sample.id, tensor, values)
-        report(number + 1, len(samples))
-    ranges = observed.result()
-    output.write_text(json.dumps(ranges, sort_keys=True))
-    constant = tuple(name for name, (low, high) in ranges.items() if low == high)
-    return {"tensors": len(ranges), "constant_tensors": constant, "samples": len(samples)}
 
 
 def observed_ranges(path: Path) -> dict[str, tuple[float, float]]:
@@ -72,7 +45,7 @@ def quantize(
     """
     chosen = recipe(name)
 
-    def samples() -> Iterator[Mapping[str, Array]]:
+    def samples() -> Iterator[Inputs]:
         for sample in open_samples(calibrate, inputs, base):
             yield sample.inputs
 

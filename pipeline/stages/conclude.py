@@ -16,6 +16,7 @@ from pipeline.recipes import RECIPES
 from pipeline.recipes.recipe import recipe
 from pipeline.records import (
     Artifact,
+    CalibrationReport,
     CandidateReport,
     Decision,
     Format,
@@ -25,6 +26,7 @@ from pipeline.records import (
     Prepared,
     Pushed,
     Quality,
+    Ranges,
     Refusal,
     Release,
     Report,
@@ -95,6 +97,7 @@ def report_step(
     context: Context,
     out: Path,
     prepared: Step,
+    calibrated: Mapping[Format, Step],
     packaged: Step,
     sensitive: Mapping[Format, Step],
     searched: Mapping[str, Step],
@@ -157,14 +160,16 @@ def report_step(
                 for name, step in searched.items()
                 if isinstance(results[step], Searched)
             ),
+            calibrations=_calibrations(context, {format: results[step] for format, step in calibrated.items()}),
         )
         _copy_models(context, out, whole)
+        _copy_sketches(context, out, {format: results[step] for format, step in calibrated.items()})
         whole = _with_pictures(context, out, whole)
         write_all(whole, out, out)
         _sweep(out, whole)
         return whole
 
-    searching = (*sensitive.values(), *searched.values())
+    searching = (*calibrated.values(), *sensitive.values(), *searched.values())
     judging = (*quantized.values(), *validated.values(), *pushed.values(), *measured.values(), gated)
     steps = (prepared, packaged, *searching, *judging)
     return Step(stage="report", name="report", run=run, records=(Report,), needs=steps, reusable=False, tolerant=True)
@@ -354,6 +359,41 @@ def _copy_models(context: Context, out: Path, report: Report) -> None:
             _place(context.store.path(candidate.sha256), out / candidate.path)
 
 
+def _calibrations(context: Context, found: Mapping[Format, Ranges | Refusal]) -> dict[str, CalibrationReport]:
+    return {
+        format: CalibrationReport(
+            path=_sketch_path(format),
+            sketch_digest=ranges.sketch_digest,
+            model=ranges.model,
+            method=ranges.method,
+            percentile=ranges.percentile,
+            chosen_methods=ranges.chosen_methods,
+            seed=context.loaded.config.calibration_data().seed,
+            samples=ranges.samples,
+            tensors=ranges.tensors,
+            passes=ranges.passes,
+            predicted_peak_bytes=ranges.predicted_peak_bytes,
+            budget_bytes=ranges.budget_bytes,
+            coverage=ranges.coverage,
+            unstable_tensors=ranges.unstable_tensors,
+            findings=ranges.findings,
+        )
+        for format, ranges in found.items()
+        if isinstance(ranges, Ranges)
+    }
+
+
+def _sketch_path(format: str) -> str:
+    return f"calibration/{format}.sketch"
+
+
+def _copy_sketches(context: Context, out: Path, found: Mapping[Format, Ranges | Refusal]) -> None:
+    """Give the observations a place beside the models: what later data is compared with and merged into."""
+    for format, ranges in found.items():
+        if isinstance(ranges, Ranges):
+            _place(context.store.path(ranges.sketch), out / _sketch_path(format))
+
+
 def _place(blob: Path, path: Path) -> None:
     """Copy under a hidden name and rename, so that no file is ever half there."""
     path.parent.mkdir(exist_ok=True)
@@ -368,14 +408,14 @@ def _place(blob: Path, path: Path) -> None:
 
 def _sweep(out: Path, report: Report) -> None:
     """Take away what an earlier run left and this report does not name; last, so that an interrupted run loses none."""
-    wanted = {c.path for c in report.candidates}
+    wanted = {c.path for c in report.candidates} | {c.path for c in report.calibrations.values()}
     for candidate in report.candidates:
         for picture in candidate.pictures:
             wanted |= {picture.input, picture.reference, picture.candidate, picture.error_map, picture.truth}
     # Only names that we give: the folder may be one where the user keeps models and pictures too.
-    ours = {"models": "|".join(map(re.escape, RECIPES)), "pictures": "[0-9a-f]{16}"}
+    ours = {"models": "|".join(map(re.escape, RECIPES)), "pictures": "[0-9a-f]{16}", "calibration": "tflite|onnx"}
     for folder, stems in ours.items():
-        named = re.compile(rf"\.?(?:{stems})\.(?:tflite|onnx|png)(?:\.part)?")
+        named = re.compile(rf"\.?(?:{stems})\.(?:tflite|onnx|png|sketch)(?:\.part)?")
         for file in (out / folder).iterdir() if (out / folder).is_dir() else ():
             if f"{folder}/{file.name}" not in wanted and named.fullmatch(file.name):
                 file.unlink()

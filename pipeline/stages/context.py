@@ -12,14 +12,17 @@ from typing import Any
 
 from pipeline.config_file import LoadedConfig
 from pipeline.errors import ConversionFailed
+from pipeline.flow import Progress
 from pipeline.records import Refusal
 from pipeline.samples import DataSpec
 from pipeline.samples.spec import FolderTruth
 from pipeline.store import Store, disk_fault, file_digest
 from pipeline.worker import JobRaised, Worker, WorkerDied
 
-Progress = Callable[[int, int], None]
 _LEAST_FREE_BYTES = 64 * 1024  # less than any converter writes at once
+
+
+__all__ = ["Context", "Progress", "check_room", "content_digest", "data_settings", "reference_digest", "refusing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

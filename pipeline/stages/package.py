@@ -5,13 +5,17 @@ from typing import Any
 
 from pipeline import codec
 from pipeline.flow import Results, Step
-from pipeline.records import Artifact, Prepared, Quality, Refusal, Release
+from pipeline.records import Artifact, Format, Prepared, Quality, Refusal, Release
 from pipeline.stages.context import Context, Progress
 from pipeline.stages.export import model_path
 
 
 def package_step(
-    context: Context, prepared: Step, quantized: Mapping[str, Step], validated: Mapping[str, Step]
+    context: Context,
+    prepared: Step,
+    calibrated: Mapping[Format, Step],
+    quantized: Mapping[str, Step],
+    validated: Mapping[str, Step],
 ) -> Step:
     """The release of every candidate that gave an artifact and could be validated."""
 
@@ -35,6 +39,8 @@ def package_step(
                     "name": context.loaded.config.name or model_path(context).stem,
                     "source": {"sha256": prepared.settings["model"], "kind": source.source_kind},
                     "calibration": source.calibration,
+                    # The sketches too, as what later data is compared with.
+                    "ranges": {format: results[step] for format, step in calibrated.items()},
                     "test": source.test,
                     "tools": source.tools,
                     "candidates": described,
@@ -45,7 +51,7 @@ def package_step(
             id=manifest[:16], manifest=manifest, candidates={name: found.blob for name, found in candidates.items()}
         )
 
-    needs = (prepared, *quantized.values(), *validated.values())
+    needs = (prepared, *calibrated.values(), *quantized.values(), *validated.values())
     return Step(
         stage="package",
         name="package",

@@ -4,7 +4,7 @@ from typing import Any
 
 from pipeline.flow import Results, Step
 from pipeline.plugins import versions
-from pipeline.recipes.recipe import recipe
+from pipeline.recipes.recipe import Recipe, recipe
 from pipeline.records import Artifact, Exported, Prepared, Ranges, Searched
 from pipeline.samples import DataSpec
 from pipeline.stages.context import Context, Progress, refusing
@@ -38,7 +38,7 @@ def quantize_step(
                     name=name,
                     source=context.store.path(source.blob),
                     float_model=context.store.path(float_model.blob),
-                    ranges=context.store.path(ranges.blob) if ranges else None,
+                    ranges=context.store.path(_fitting(chosen, ranges)) if ranges else None,
                     calibrate=calibrate,
                     inputs=source.inputs,
                     base=context.base,
@@ -60,4 +60,9 @@ def quantize_step(
         return refusing(context, "quantize", work)
 
     needs = (prepared, exported, *((calibrated,) if calibrated else ()), *((searched,) if searched else ()))
-    return Step(stage="quantize", name=name, run=run, records=(Artifact,), needs=needs, tools=tools, version=4)
+    return Step(stage="quantize", name=name, run=run, records=(Artifact,), needs=needs, tools=tools, version=5)
+
+
+def _fitting(chosen: Recipe, ranges: Ranges) -> str:
+    """With 16 bits for activations the step is so small that every value is worth keeping."""
+    return ranges.extremes if getattr(chosen, "activation_bits", 8) > 8 else ranges.blob

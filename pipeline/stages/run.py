@@ -44,8 +44,8 @@ def steps(context: Context, selection: Selection, out: Path) -> tuple[list[Step]
     names = _recipes(context, kind, selection.recipes)
     targets = _targets(context, selection.targets)
     formats: list[Format] = [f for f in _FORMATS if any(recipe(name).format == f for name in names)]
-    data = context.loaded.config.data
-    calibrate, test = data.spec("calibrate"), data.spec("test")
+    config = context.loaded.config
+    calibrate, test = config.calibration_data(), config.data.spec("test")
 
     prepared = prepare_step(context, kind, calibrate, test)
     exported = {format: export_step(context, format, prepared, calibrate) for format in formats}
@@ -79,12 +79,12 @@ def steps(context: Context, selection: Selection, out: Path) -> tuple[list[Step]
         for name in names
     }
     validated = {name: validate_step(context, name, prepared, quantized[name], test) for name in names}
-    packaged = package_step(context, prepared, quantized, validated)
+    packaged = package_step(context, prepared, calibrated, quantized, validated)
     pushed = {t.name: push_step(context, t, packaged, quantized, validated) for t in targets}
     measured = {t.name: measure_step(context, t, pushed[t.name], packaged, quantized, validated) for t in targets}
     gated = gate_step(context, targets, quantized, validated, measured)
     reported = report_step(
-        context, out, prepared, packaged, sensitive, searched, quantized, validated, pushed, measured, gated
+        context, out, prepared, calibrated, packaged, sensitive, searched, quantized, validated, pushed, measured, gated
     )
     ordered = [
         prepared,
@@ -116,8 +116,8 @@ def sensitivity_steps(context: Context, format: str | None) -> list[Step]:
     wanted: Format = next((f for f in _FORMATS if f == format), _FORMATS[0] if "tflite" in FORMATS[kind] else "onnx")
     if wanted not in FORMATS[kind]:
         raise UsageError(f"--format {wanted}: a {kind} source cannot become that", hint="leave --format out")
-    data = context.loaded.config.data
-    calibrate, test = data.spec("calibrate"), data.spec("test")
+    config = context.loaded.config
+    calibrate, test = config.calibration_data(), config.data.spec("test")
     prepared = prepare_step(context, kind, calibrate, test)
     exported = export_step(context, wanted, prepared, calibrate)
     calibrated = calibrate_step(context, wanted, prepared, exported, calibrate)
@@ -138,10 +138,10 @@ def _searches(
     calibrated: Mapping[Format, Step],
 ) -> tuple[dict[Format, Step], dict[str, Step]]:
     """The steps of the recipes that search: the sensitivity of each format, and a search for each recipe."""
-    data, wanted = context.loaded.config.data, context.loaded.config.search.target
-    calibrate, test = data.spec("calibrate"), data.spec("test")
+    config = context.loaded.config
+    wanted, calibrate, test = config.search.target, config.calibration_data(), config.data.spec("test")
     asking = [name for name in names if recipe(name).start == "search"]
-    if asking and not context.loaded.config.budgets.max_drop:
+    if asking and not config.budgets.max_drop:
         raise UsageError(
             f"{asking[0]}: there is no target to search for",
             hint="say what may be lost: `budgets: {max_drop: {top1: 0.01}}`, or of cosine or top1_agreement",

@@ -1,7 +1,6 @@
 """Every recipe turns the small model into a file that loads, runs and answers like it, and tells truly what it did."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from exported_model import DATA, Exported
 from int8_models import branching_onnx_model
 from onnx import numpy_helper
 
@@ -19,7 +19,7 @@ from pipeline.recipes import RECIPES
 from pipeline.recipes.recipe import Ingredients, is_equalized, recipe
 from pipeline.records import Format, Precision, Repair
 from pipeline.runtimes.runtime import open_model
-from pipeline.samples import DataSection, open_samples
+from pipeline.samples import open_samples
 from pipeline.search.ops import int8_share, read_ops
 from pipeline.worker import Worker
 
@@ -47,63 +47,6 @@ EXPECTED: dict[str, tuple[float, str, bool]] = {
     "onnx-int8-bias": (15, "float32", True),
     "onnx-auto": (15, "float32", True),
 }
-
-
-@dataclass(frozen=True)
-class Exported:
-    folder: Path
-    prepared: dict[str, Any]
-
-    def model(self, format: str, variant: str = "") -> Path:
-        return self.folder / f"{format}{variant}" / "model"
-
-    def ranges(self, format: str, variant: str = "") -> Path:
-        return self.folder / f"{format}{variant}" / "ranges.json"
-
-
-DATA = DataSection(calibrate="calibrate.npz", test="test.npz")
-
-
-@pytest.fixture(scope="session")
-def exported(worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """The small Keras model, exported to both formats and calibrated."""
-    folder = tmp_path_factory.mktemp("exported")
-    worker.call("source_models:keras_classifier", path=folder / "net.keras")
-    for part, seed in (("calibrate", 1), ("test", 2)):
-        random = np.random.default_rng(seed)
-        np.savez(folder / f"{part}.npz", image=random.normal(size=(6, 8, 8, 3)).astype(np.float32))
-    common = {"calibrate": DATA.spec("calibrate"), "base": folder}
-    prepared = worker.call(
-        "pipeline.stages.export_jobs:prepare",
-        kind="keras",
-        model=folder / "net.keras",
-        signature="",
-        shapes={},
-        test=DATA.spec("test"),
-        scratch=folder,
-        **common,
-    )
-    for format in ("tflite", "onnx"):
-        scratch = folder / format
-        scratch.mkdir()
-        more = {"opset": 17, "archived": True} if format == "onnx" else {}
-        worker.call(f"pipeline.stages.export_jobs:to_{format}", source=folder / "model", scratch=scratch, **more)
-        leveled = folder / f"{format}-cle"
-        leveled.mkdir()
-        pairs = worker.call(
-            "pipeline.stages.export_jobs:equalize", format=format, model=scratch / "model", output=leveled / "model"
-        )
-        assert pairs == 1, "the convolution and the depthwise one after it; no other two follow each other"
-        for place in (scratch, leveled):
-            worker.call(
-                "pipeline.stages.candidate_jobs:calibrate",
-                format=format,
-                model=place / "model",
-                inputs=prepared["inputs"],
-                output=place / "ranges.json",
-                **common,
-            )
-    return Exported(folder, prepared)
 
 
 def half(exported: Exported, format: Format) -> dict[str, Precision]:

@@ -22,12 +22,16 @@ class Watch:
         self.ran: list[str] = []
         self.kept: list[str] = []
         self.progress: list[tuple[str, int, int]] = []
+        self.notes: list[tuple[str, str]] = []
 
     def started(self, step: Step) -> None:
         self.ran.append(step.label)
 
     def progressed(self, step: Step, done: int, total: int) -> None:
         self.progress.append((step.label, done, total))
+
+    def noted(self, step: Step, note: str) -> None:
+        self.notes.append((step.label, note))
 
     def finished(self, step: Step, record: object, *, reused: bool) -> None:
         if reused:

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import jsonschema
@@ -12,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import codec
-from pipeline.records import Report
+from pipeline.records import CalibrationReport, Coverage, Report
 from pipeline.reporting.console import plain
+from pipeline.reporting.html import html
 from pipeline.reporting.junit import junit
 from pipeline.reporting.markdown import escape, markdown
 from pipeline.reporting.schema import report_json, report_schema
@@ -114,6 +116,35 @@ def test_console_keeps_within_the_width(report: Report, width: int) -> None:
 def test_console_shows_more_where_there_is_room() -> None:
     assert "p90" not in plain(example(), 80)
     assert "p90" in plain(example(), 200)
+
+
+def test_texts_say_how_ranges_came_about_and_what_was_found() -> None:
+    calibrated = CalibrationReport(
+        path="calibration/onnx.sketch",
+        sketch_digest="5e" * 32,
+        model="ab" * 32,
+        method="best",
+        percentile=99.99,
+        chosen_methods={"entropy": 3, "min-max": 29},
+        seed=7,
+        samples=2000,
+        tensors=32,
+        passes=4,
+        predicted_peak_bytes=90_000_000,
+        budget_bytes=100_000_000,
+        coverage=(Coverage(samples=62, shift=0.02), Coverage(samples=2000, shift=0.0)),
+        unstable_tensors={},
+        findings=("62 samples are enough",),
+    )
+    report = replace(example(), calibrations={"onnx": calibrated})
+    assert "! calibration of onnx: 62 samples are enough" in plain(report, 120)
+    text = markdown(report).replace("\\", "")
+    assert "- onnx: 62 samples are enough" in text
+    assert "best (entropy 3, min-max 29), 32 tensors over 2000 samples, seed 7, 4 passes within 100 MB" in text
+    assert "with fewer samples ranges differ by 62: 2%" in text
+    for said in ("62 samples are enough", "32 tensors over 2000 samples", "5e" * 32):
+        assert said in html(report, Path())
+    assert codec.decode(Report, report_json(report)) == report
 
 
 def test_the_console_says_what_is_odd_about_the_data() -> None:

@@ -138,6 +138,9 @@ def test_a_range_of_pixels_is_reported(tmp_path):
     array[0, 0] = 255
     [finding] = open_array(tmp_path, array, tensor((1, 4))).summary().findings
     assert finding == "input 'x': values reach 255: is `scale: 1/255` missing?"
+    for factor, said in ((257, "values reach 65535: is `scale: 1/65535` missing?"), (1 / 255**2, "scaled twice?")):
+        [finding] = open_array(tmp_path, array * np.float32(factor), tensor((1, 4))).summary().findings
+        assert finding.endswith(said)
 
 
 def test_nan_in_the_truth(tmp_path):

@@ -1,0 +1,88 @@
+"""The worker's side of `calibrate`: plan the passes, observe, choose ranges."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.calibration import OBSERVERS
+from pipeline.calibration.engine import LEVELS, observe
+from pipeline.calibration.findings import findings, stability
+from pipeline.calibration.methods import Chosen, Method, choose
+from pipeline.calibration.observer import Observer, Plan, plan
+from pipeline.calibration.sketch_file import SketchFile, merge_files, read_sketches
+from pipeline.plugins import load_plugin
+from pipeline.records import Format
+from pipeline.samples import DataSpec, open_samples
+from pipeline.store import file_digest
+from targets.records import TensorSpec
+
+Report = Callable[[int, int], None]
+
+
+def foresee(*, format: Format, model: Path, budget_bytes: float, scratch: Path, report: Report) -> Plan:
+    """What calibration will take in memory and passes; runs nothing."""
+    return plan(_observer(format, model, scratch), LEVELS, int(budget_bytes))
+
+
+def calibrate(
+    *,
+    format: Format,
+    model: Path,
+    calibrate: DataSpec,
+    inputs: tuple[TensorSpec, ...],
+    base: Path,
+    scratch: Path,
+    report: Report,
+    method: Method = "best",
+    percentile: float = 99.99,
+    budget_bytes: float = 1e9,
+    merge: Mapping[str, Path] | None = None,
+) -> dict[str, Any]:
+    """Observe every float tensor over the calibration samples, once for all recipes.
+
+    Writes `scratch`/ranges and `scratch`/extremes ({tensor: [low, high]}) and `scratch`/sketch; returns fields of
+    `Ranges`.
+    """
+    observer = _observer(format, model, scratch)
+    planned = plan(observer, LEVELS, int(budget_bytes))
+    observation = observe(observer, open_samples(calibrate, inputs, base), planned, report)
+    own = SketchFile(
+        format=format, model=file_digest(model), samples=observation.samples, sketches=observation.sketches()
+    )
+    others = {name: read_sketches(path) for name, path in (merge or {}).items()}
+    # Each format has its own tensors, and `calibration.merge` names the files of both.
+    whole = merge_files({"data.calibrate": own, **{name: one for name, one in others.items() if one.format == format}})
+    whole.write(scratch / "sketch")
+    chosen = {name: choose(sketch, method, percentile) for name, sketch in whole.sketches.items()}
+    extremes = {name: choose(sketch, "min-max", percentile) for name, sketch in whole.sketches.items()}
+    _write(scratch / "ranges", chosen)
+    _write(scratch / "extremes", extremes)
+    found = stability(observation, method, percentile)
+    return {
+        "model": whole.model,
+        "sketch_digest": whole.digest,
+        "method": method,
+        "percentile": percentile,
+        "chosen_methods": dict(sorted(Counter(one.method for one in chosen.values()).items())),
+        "tensors": len(chosen),
+        "dead_tensors": tuple(name for name, sketch in whole.sketches.items() if sketch.dead),
+        "constant_tensors": tuple(n for n, sketch in whole.sketches.items() if sketch.constant and not sketch.dead),
+        "unstable_tensors": dict(found.unstable),
+        "coverage": found.coverage,
+        "samples": len(whole.samples),
+        "passes": len(planned.groups),
+        "predicted_peak_bytes": planned.peak_bytes,
+        "budget_bytes": planned.budget_bytes,
+        "findings": findings(found, whole.sketches),
+    }
+
+
+def _observer(format: Format, model: Path, scratch: Path) -> Observer:
+    made: Observer = load_plugin(OBSERVERS[format])(model, scratch)
+    return made
+
+
+def _write(path: Path, ranges: Mapping[str, Chosen]) -> None:
+    path.write_text(json.dumps({name: [one.low, one.high] for name, one in ranges.items()}, sort_keys=True))

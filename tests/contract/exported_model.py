@@ -1,0 +1,22 @@
+"""A small Keras model that both contract suites of quantization start from: exported, and calibrated."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.samples import DataSection
+
+
+@dataclass(frozen=True)
+class Exported:
+    folder: Path
+    prepared: dict[str, Any]
+
+    def model(self, format: str, variant: str = "") -> Path:
+        return self.folder / f"{format}{variant}" / "model"
+
+    def ranges(self, format: str, variant: str = "") -> Path:
+        return self.folder / f"{format}{variant}" / "ranges"
+
+
+DATA = DataSection(calibrate="calibrate.npz", test="test.npz")

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from targets.records import BenchRequest, TargetSpec
 
-MAX_OUTPUT_BYTES = 8 * 1024 * 1024  # of one program, as of one reply of the agent: 200 000 samples of 20 digits are 4 MB
+# Of one program, as of one reply of the agent: 200 000 samples of 20 digits are 4 MB.
+MAX_OUTPUT_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,9 @@ from importlib.metadata import entry_points
 from targets.errors import MissingExtra, UsageError
 from targets.runner import Runner
 
-RUNNERS: Mapping[str, str] = {}
+RUNNERS: Mapping[str, str] = {
+    "native": "targets.runners.native:NativeRunner",
+}
 ENTRY_POINT_GROUP = "edge_deploy.runners"
 
 

@@ -1,6 +1,6 @@
 """Compile the programs, for this machine or with Debian's cross compiler; nothing compiled is part of the package.
 
-`python -m targets.native.build [ARCHITECTURE ...]` (`make native`) does so ahead of time; a runner does it when need be.
+`python -m targets.native.build [ARCHITECTURE ...]` (`make native`) does so ahead of time, a runner when need be.
 The results are kept under ~/.cache/edge-deploy/native, named by a hash of the sources.
 """
 

@@ -33,11 +33,14 @@ class NativeRunner:
 
     def __init__(self, spec: TargetSpec) -> None:
         self._archive = Path(spec.libraries).expanduser() if spec.libraries else None
+        self._known: dict[str, Mapping[str, str]] = {}  # runtimes by architecture: a version is in the library itself
 
     def runtimes(self, shell: Shell) -> Mapping[str, str]:
         """What it can bring; nothing is built or sent to say so. Raises InputError for an unusable archive."""
         if self._archive:
-            return vendor.runtimes(self._archive, shell.arch)
+            if shell.arch not in self._known:
+                self._known[shell.arch] = vendor.runtimes(self._archive, shell.arch)
+            return self._known[shell.arch]
         return dict(map(glibc.pinned, PROGRAMS)) if shell.arch in ARCHITECTURES else {}
 
     def bench(

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install what the tests need beside Python: a real sshd, a real browser and the programs of the device lab. Without root
+# Install what the tests need beside Python: a real sshd, a real browser, C compilers and the programs of the device lab. Without root
 # it only says what is missing; tests that need it are then skipped with the reason (in CI they fail).
 set -euo pipefail
 missing=()
@@ -12,6 +12,8 @@ command -v qemu-system-aarch64 >/dev/null || missing+=(qemu-system-arm)
 PATH="$PATH:/usr/sbin:/sbin" command -v mke2fs >/dev/null || missing+=(e2fsprogs)
 command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
 command -v fusermount3 >/dev/null || missing+=(fuse3)
+command -v cc >/dev/null || missing+=(gcc libc6-dev)
+command -v aarch64-linux-gnu-gcc >/dev/null || missing+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v chromedriver >/dev/null || missing+=(chromium-driver)
 [ ${#missing[@]} = 0 ] && exit 0

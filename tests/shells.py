@@ -1,17 +1,30 @@
 """A device's shell for runners, over any transport that can start programs and write files, and over the adb client."""
 
+import os
 import shlex
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pytest
 from adb_client import Adb
 from tiny_models import digest_of
 
-from targets.errors import AgentFailed, DeviceTimeout
+from targets.errors import AgentFailed, DeviceTimeout, EnvironmentFault
+from targets.native.build import compiler
 from targets.runner import MAX_OUTPUT_BYTES, Finished
 from targets.transport import Stream, Transport
+
+
+def require_compiler(arch: str) -> None:
+    """Skip where nothing can be compiled for an architecture; in CI that is a failure, or nobody would notice."""
+    try:
+        compiler(arch)
+    except EnvironmentFault as fault:
+        if os.environ.get("CI"):
+            pytest.fail(str(fault))
+        pytest.skip(f"{fault}: {fault.hint}")
 
 
 class TransportShell:

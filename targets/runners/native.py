@@ -25,6 +25,9 @@ _SIGNALLED = 128  # a shell's exit code of a program that a signal ended, less t
 _ROOM_BYTES = 1 << 20  # for names and shapes in the answer's file
 _READ_S = 10.0  # of /proc/cpuinfo; the deadline of a benchmark is not for it
 
+# The interpreter would tell; LiteRT's C API tells only of a delegate that takes the whole model.
+_PARTLY = "XNNPACK computes a part of the model or none of it"
+
 Arrays = Mapping[str, tensors.Array]
 
 
@@ -51,7 +54,7 @@ class NativeRunner:
         carried = self._carried(shell, request.format)
         folder = shell.install(carried.files)
         argv = [*carried.command(folder), f"library={folder}/{carried.library}", f"version={carried.version}"]
-        argv += [f"model={shell.send(files['blob'], digest_hex(request.blob))}", *_rule(request)]
+        argv += [f"model={shell.send(files['blob'], digest_hex(request.blob))}", *rule(request)]
         if request.format == "onnx":
             argv += [f"config={key}={value}" for key, value in _exact_int8(shell).items()]
         sample, expected = _arrays(files["inputs"]), _arrays(files["expected"])
@@ -71,6 +74,8 @@ class NativeRunner:
         except Refused as refusal:
             raise _named(shell, refusal) from refusal
         conditions = {"runner": carried.how, **result["conditions"]}
+        if request.format == "tflite" and not result["delegate"]:
+            conditions["delegate"] = _PARTLY
         return {**result, "max_steps": steps, "finite": finite, "conditions": conditions}
 
     def _carried(self, shell: Shell, form: str) -> Carried:
@@ -79,7 +84,7 @@ class NativeRunner:
         return glibc.carried(form, shell.arch)
 
 
-def _rule(request: BenchRequest) -> list[str]:
+def rule(request: BenchRequest) -> list[str]:
     """How long to measure, and the agent's rule of warming up."""
     most = min(request.warm_max_samples, edge_agent.MAX_WARM_SAMPLES)
     numbers = {

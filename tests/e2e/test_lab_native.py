@@ -8,7 +8,7 @@ import pytest
 from adb_client import Adb, adb_server
 from int8_models import int8_onnx_bundle, int8_tflite_bundle
 from labs import require_lab, running
-from shells import AdbShell, TransportShell
+from shells import AdbShell, TransportShell, require_compiler
 from tiny_models import Bundle, onnx_bundle, tflite_bundle
 
 from targets.lab.lab import Wanted
@@ -25,6 +25,7 @@ _DEADLINE_S = 120.0  # in emulation, on a machine that does other things as well
 @pytest.fixture(scope="module")
 def lab() -> Iterator[LabState]:
     require_lab("arm64", "android")
+    require_compiler("aarch64")
     counts = {"arm64": 1, "android": 1}
     with running(Wanted(counts=counts, profiles=("rpi5", "pixel-7")), f"test-{secrets.token_hex(4)}") as lab:
         yield lab

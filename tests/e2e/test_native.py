@@ -16,7 +16,7 @@ import onnx
 import pytest
 from int8_models import branching_onnx_bundle, int8_onnx_bundle, int8_tflite_bundle
 from onnx import TensorProto, helper
-from shells import TransportShell
+from shells import TransportShell, require_compiler
 from tiny_models import Bundle, onnx_bundle, slow_onnx_bundle, tflite_bundle
 
 from targets.agent import edge_agent
@@ -36,6 +36,7 @@ BUNDLES = (tflite_bundle, onnx_bundle, int8_tflite_bundle, int8_onnx_bundle, bra
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TransportShell]:
+    require_compiler(_ARCH)
     folder = tmp_path_factory.mktemp("device")
     transport = LocalTransport(_SPEC, folder)
     transport.open()
@@ -215,6 +216,7 @@ def running(program: str, stage: float = 0.5) -> int:
 
 @pytest.mark.parametrize("form", ["tflite", "onnx"])
 def test_the_program_alone_names_what_is_wrong(tmp_path: Path, form: str) -> None:
+    require_compiler(_ARCH)
     carried = glibc.carried(form, _ARCH)
     program, library = str(carried.files[carried.program]), str(carried.files[carried.library])
     rule = "threads=1 warm_max_ns=1 warm_min=1 warm_max=1 warmup_ns=1 warmup_max=1 window=5 converged=0.1 slow_ns=1"
@@ -244,6 +246,7 @@ _NAMELESS = "a tensor's number of names is wrong"
 
 @pytest.mark.parametrize("make", [int8_tflite_bundle, branching_onnx_bundle])
 def test_threads_and_mask_are_those_asked_for(tmp_path: Path, make: Callable[[Path], Bundle]) -> None:
+    require_compiler(_ARCH)
     bundle = make(tmp_path)
     (tmp_path / "inputs").write_bytes(tensors.encode(edge_agent.load_arrays(str(bundle.inputs))))
     rule = "warm_max_ns=60000000000 warm_min=1 warm_max=1000000 warmup_ns=1 warmup_max=1 window=5 converged=0 slow_ns=1"
@@ -301,6 +304,7 @@ class Recorder:
 @pytest.mark.parametrize(("name", "folder"), [("runtime.aar", "jni"), ("app.apk", "lib")])
 def test_libraries_of_an_app_are_taken_with_the_users_own_program(tmp_path: Path, name: str, folder: str) -> None:
     """As far as it goes without Android: what is found, checked and brought, not that it runs."""
+    require_compiler(_ARCH)
     place = archive(tmp_path / name, b"\x7fELF ... VERS_1.24.3\0 ...", folder)
     runner = NativeRunner(TargetSpec(name="phone", libraries=str(place)))
     phone = Recorder()
@@ -333,6 +337,7 @@ def test_libraries_of_an_app_are_taken_with_the_users_own_program(tmp_path: Path
 
 def test_the_documented_command_of_the_ndk_compiles(tmp_path: Path) -> None:
     """Its flags and files, with this machine's compiler in place of the NDK's."""
+    require_compiler(_ARCH)
     for form in ("tflite", "onnx"):
         words = ndk_command(form, "aarch64").split()
         subprocess.run([compiler(_ARCH), *words[1:]], cwd=tmp_path, check=True)

@@ -1,5 +1,6 @@
 """Tensor files between our C programs and the host: what goes in comes out, and damage is refused on both sides."""
 
+import platform
 import subprocess
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
+from shells import require_compiler
 
 from targets.native import tensors
 
@@ -49,6 +51,7 @@ def test_what_has_no_place_in_the_file_is_refused(array: np.ndarray) -> None:
 
 def test_the_programs_parser_reads_nothing_beyond_a_damaged_file(tmp_path: Path) -> None:
     """Two hundred thousand damaged files, under the sanitizers: every access out of bounds would end it."""
+    require_compiler(platform.machine())
     program, sample = tmp_path / "fuzz", tmp_path / "sample"
     sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     command = ["cc", "-std=c11", "-O1", "-g", *sanitizers, "-Wno-unused-function", "-o", str(program), str(_FUZZ)]

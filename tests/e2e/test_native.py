@@ -306,7 +306,8 @@ def test_libraries_of_an_app_are_taken_with_the_users_own_program(tmp_path: Path
     """As far as it goes without Android: what is found, checked and brought, not that it runs."""
     require_compiler(_ARCH)
     place = archive(tmp_path / name, b"\x7fELF ... VERS_1.24.3\0 ...", folder)
-    runner = NativeRunner(TargetSpec(name="phone", libraries=str(place)))
+    runner_spec = TargetSpec(name="phone", libraries=str(place))
+    runner = NativeRunner(runner_spec)
     phone = Recorder()
     assert runner.runtimes(phone) == {"onnxruntime": "1.24.3"}  # type: ignore[arg-type]
     bundle = onnx_bundle(tmp_path)
@@ -332,7 +333,7 @@ def test_libraries_of_an_app_are_taken_with_the_users_own_program(tmp_path: Path
     }
     place.write_bytes(place.read_bytes()[:100])
     with pytest.raises(InputError, match="cannot be read as an archive"):
-        runner.runtimes(phone)  # type: ignore[arg-type]
+        NativeRunner(runner_spec).runtimes(phone)  # type: ignore[arg-type]
 
 
 def test_the_documented_command_of_the_ndk_compiles(tmp_path: Path) -> None:

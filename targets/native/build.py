@@ -18,7 +18,7 @@ from targets.errors import EnvironmentFault, NoRuntime
 SOURCES = Path(__file__).parent / "src"
 PROGRAMS: Mapping[str, str] = {"tflite": "litert.c", "onnx": "ort.c"}  # model format → the runtime's source
 ARCHITECTURES = ("aarch64", "x86_64")  # those that PyPI has both runtimes for
-FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror")
+FLAGS = ("-std=c11", "-O2")
 LIBRARIES = ("-ldl", "-lm")
 
 

@@ -41,10 +41,12 @@ class Carried:
     how: str  # for the record: what this process is, compared with an application
 
     def command(self, folder: str) -> list[str]:
-        """How to start it in that folder, without its arguments."""
+        """How to start it in that folder, without its arguments; a path in them may be relative to the folder."""
+        enter = ["sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", folder]
+        # By relative names: a loader takes ; : and $ in a list of folders for its own.
         if self.loader:
-            return [f"{folder}/{self.loader}", "--library-path", folder, f"{folder}/{self.program}"]
-        return ["env", f"LD_LIBRARY_PATH={folder}", f"{folder}/{self.program}"]
+            return [*enter, f"./{self.loader}", "--library-path", ".", f"./{self.program}"]
+        return [*enter, "env", "LD_LIBRARY_PATH=.", f"./{self.program}"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

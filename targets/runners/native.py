@@ -22,11 +22,18 @@ from targets.records import BenchRequest, TargetSpec
 from targets.runner import Finished, Shell
 
 _SIGNALLED = 128  # a shell's exit code of a program that a signal ended, less the signal
-_ROOM_BYTES = 1 << 20  # for names and shapes in the answer's file
+_ROOM_BYTES = 64 << 20  # beyond the expected answer: what has another shape is to be named, not cut off
 _READ_S = 10.0  # of /proc/cpuinfo; the deadline of a benchmark is not for it
 
 # The interpreter would tell; LiteRT's C API tells only of a delegate that takes the whole model.
 _PARTLY = "XNNPACK computes a part of the model or none of it"
+
+_HINTS: Mapping[str, str] = {
+    "no-runtime": "it takes LiteRT 2.3 or later, or ONNX Runtime 1.11 or later, built for this device",
+    "disk-full": "free space on the device",
+    "read-only": "set `root:` of the target to a folder that takes writes and lets programs run",
+    "input": "give the sample under the model's own names, in its types and shapes",
+}
 
 Arrays = Mapping[str, tensors.Array]
 
@@ -50,14 +57,14 @@ class NativeRunner:
         self, shell: Shell, request: BenchRequest, files: Mapping[str, Path], deadline_s: float
     ) -> Mapping[str, Any]:
         """One benchmark; its answer is compared here. Raises what `targets.runner.Runner.bench` names."""
-        end = time.monotonic() + deadline_s
         carried = self._carried(shell, request.format)
         folder = shell.install(carried.files)
-        argv = [*carried.command(folder), f"library={folder}/{carried.library}", f"version={carried.version}"]
+        argv = [*carried.command(folder), f"library=./{carried.library}", f"version={carried.version}"]
         argv += [f"model={shell.send(files['blob'], digest_hex(request.blob))}", *rule(request)]
         if request.format == "onnx":
             argv += [f"config={key}={value}" for key, value in _exact_int8(shell).items()]
         sample, expected = _arrays(files["inputs"]), _arrays(files["expected"])
+        end = time.monotonic() + deadline_s  # bringing thirty megabytes is not what the deadline is for
         try:
             result = _run(shell, argv, sample, end)
         except Refused as refusal:
@@ -172,4 +179,7 @@ def _named(shell: Shell, refusal: Refused) -> DeployError:
     text = f"{shell.name}: {error['message']}"
     if error.get("stderr"):
         text += f"\n{error['stderr']}"
-    return ERROR_CLASSES.get(error["code"], AgentFailed)(text)
+    hint = _HINTS.get(error["code"], "")
+    if "SIGKILL" in text:
+        hint = "the kernel ends processes this way when memory runs out: see dmesg on the device"
+    return ERROR_CLASSES.get(error["code"], AgentFailed)(text, hint=hint)

@@ -17,7 +17,8 @@ import pytest
 from int8_models import branching_onnx_bundle, int8_onnx_bundle, int8_tflite_bundle
 from onnx import TensorProto, helper
 from shells import TransportShell, require_compiler
-from tiny_models import Bundle, onnx_bundle, slow_onnx_bundle, tflite_bundle
+from sshd import processes_with
+from tiny_models import Bundle, digest_of, onnx_bundle, slow_onnx_bundle, tflite_bundle
 
 from targets.agent import edge_agent
 from targets.errors import AgentFailed, DeployError, InputError, NoRuntime
@@ -40,7 +41,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TransportShell]:
     folder = tmp_path_factory.mktemp("device")
     transport = LocalTransport(_SPEC, folder)
     transport.open()
-    yield TransportShell(transport, _ARCH, str(folder))
+    yield TransportShell(transport, _ARCH, str(folder / "a; $HOME: 'folder'"))  # a name that nothing may take apart
     transport.close()
 
 
@@ -187,10 +188,9 @@ def test_what_the_files_have_wrong_is_named(shell: TransportShell, tmp_path: Pat
 
 def test_a_benchmark_that_is_killed_says_where_it_was(shell: TransportShell, tmp_path: Path) -> None:
     bundle = slow_onnx_bundle(tmp_path, 100_000_000)
-    program = f"{shell.folder}/installed/bench-onnx"
 
     def kill() -> None:
-        os.kill(running(program), signal.SIGKILL)
+        os.kill(process_with(digest_of(bundle.model)), signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -199,19 +199,15 @@ def test_a_benchmark_that_is_killed_says_where_it_was(shell: TransportShell, tmp
     assert "killed by SIGKILL; it was at: the first inference" in message
 
 
-def running(program: str, stage: float = 0.5) -> int:
-    """The process of a program, half a second after it began."""
+def process_with(word: str) -> int:
+    """The process with that in its command line, half a second after it began."""
     end = time.monotonic() + 20
     while time.monotonic() < end:
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if program.encode() in (folder / "cmdline").read_bytes():
-                    time.sleep(stage)
-                    return int(folder.name)
-            except OSError:
-                continue
+        if found := processes_with(word):
+            time.sleep(0.5)
+            return found[0]
         time.sleep(0.02)
-    raise AssertionError(f"{program} never ran")
+    raise AssertionError(f"no process with {word} ever ran")
 
 
 @pytest.mark.parametrize("form", ["tflite", "onnx"])
@@ -301,10 +297,20 @@ class Recorder:
         raise ConnectionError(name)
 
 
+_ANDROID = "/system/bin/linker64"
+
+
+def elf(machine: int, loader: str) -> bytes:
+    """What is looked at of a program."""
+    return b"\x7fELF\2\1\1".ljust(18, b"\0") + machine.to_bytes(2, "little") + bytes(44) + loader.encode() + b"\0"
+
+
 @pytest.mark.parametrize(("name", "folder"), [("runtime.aar", "jni"), ("app.apk", "lib")])
-def test_libraries_of_an_app_are_taken_with_the_users_own_program(tmp_path: Path, name: str, folder: str) -> None:
+def test_libraries_of_an_app_are_taken_with_the_users_own_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, folder: str
+) -> None:
     """As far as it goes without Android: what is found, checked and brought, not that it runs."""
-    require_compiler(_ARCH)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     place = archive(tmp_path / name, b"\x7fELF ... VERS_1.24.3\0 ...", folder)
     runner_spec = TargetSpec(name="phone", libraries=str(place))
     runner = NativeRunner(runner_spec)
@@ -320,10 +326,11 @@ def test_libraries_of_an_app_are_taken_with_the_users_own_program(tmp_path: Path
         attempt()
     assert "aarch64-linux-android28-clang" in missing.value.hint
     program = tmp_path / "bench-onnx"
-    program.write_bytes(glibc.carried("onnx", _ARCH).files["bench-onnx"].read_bytes())
-    with pytest.raises(InputError, match="no Android program"):
-        attempt()
-    program.write_bytes(b"\x7fELF\2\1\1".ljust(18, b"\0") + b"\xb7\0" + b"\0" * 40 + b"/system/bin/linker64\0")
+    for wrong in (elf(183, "/lib/ld-linux-aarch64.so.1"), elf(62, _ANDROID), b"#!/system/bin/sh"):
+        program.write_bytes(wrong)
+        with pytest.raises(InputError, match="no Android program"):
+            attempt()
+    program.write_bytes(elf(183, _ANDROID))
     with pytest.raises(ConnectionError, match="send"):
         attempt()
     assert phone.installed == {
@@ -341,5 +348,7 @@ def test_the_documented_command_of_the_ndk_compiles(tmp_path: Path) -> None:
     require_compiler(_ARCH)
     for form in ("tflite", "onnx"):
         words = ndk_command(form, "aarch64").split()
-        subprocess.run([compiler(_ARCH), *words[1:]], cwd=tmp_path, check=True)
+        subprocess.run(
+            [compiler(_ARCH), *words[1:], "-Wall", "-Wextra", "-Wpedantic", "-Werror"], cwd=tmp_path, check=True
+        )
         assert (tmp_path / f"bench-{form}").stat().st_size > 10_000

@@ -22,7 +22,7 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "tensor files are little-endian");
 
 enum { ALIGNMENT = 64 }; /* a cache line, and what XNNPACK and MLAS ask for at most */
-static const char MAGIC[8] = "EDTENS1\n";
+static const char MAGIC[8] = {'E', 'D', 'T', 'E', 'N', 'S', '1', '\n'};
 static const struct {
     const char *name;
     size_t bytes;

@@ -1,12 +1,12 @@
 /* Benchmarks of models on devices without Python: what the two programs share.
  *
  *   bench-tflite key=value ...     LiteRT 2.3 or later, through the C API of libLiteRt.so
- *   bench-onnx key=value ...       ONNX Runtime 1.14 or later, through the C API of libonnxruntime.so
+ *   bench-onnx key=value ...       ONNX Runtime 1.11 or later, through the C API of libonnxruntime.so
  *
  * Each is bench.c with one of litert.c and ort.c. The runtime is opened when the program runs (dlopen), so neither its
  * headers nor its library are needed to build. A glibc program: see ../build.py. An Android program, with the NDK:
  *
- *   $NDK/toolchains/llvm/prebuilt/linux-x86_64/bin/aarch64-linux-android28-clang -std=c11 -O2 -o bench-onnx bench.c ort.c
+ *   $NDK/toolchains/llvm/prebuilt/linux-x86_64/bin/aarch64-linux-android28-clang -std=c11 -O2 -o bench-onnx bench.c ort.c -ldl -lm
  *
  * Keys (all of them, but for those with a default):
  *   library   the runtime's library, a path              version  its version, where it cannot tell (LiteRT)

@@ -25,9 +25,6 @@ _SIGNALLED = 128  # a shell's exit code of a program that a signal ended, less t
 _ROOM_BYTES = 64 << 20  # beyond the expected answer: what has another shape is to be named, not cut off
 _READ_S = 10.0  # of /proc/cpuinfo; the deadline of a benchmark is not for it
 
-# The interpreter would tell; LiteRT's C API tells only of a delegate that takes the whole model.
-_PARTLY = "XNNPACK computes a part of the model or none of it"
-
 _HINTS: Mapping[str, str] = {
     "no-runtime": "it takes LiteRT 2.3 or later, or ONNX Runtime 1.11 or later, built for this device",
     "disk-full": "free space on the device",
@@ -71,7 +68,8 @@ class NativeRunner:
             if not (wanted := refusal.error.get("inputs")):
                 raise _named(shell, refusal) from refusal
             try:  # once more with what the model wants, if the agent's rules find it in the sample
-                result = _run(shell, argv, _fitting(wanted, sample, request.format), end)
+                sample = _fitting(wanted, sample, request.format)
+                result = _run(shell, argv, sample, end)
             except Refused as again:
                 raise _named(shell, again) from again
         limit = sum(array.nbytes for array in expected.values()) + _ROOM_BYTES
@@ -80,9 +78,9 @@ class NativeRunner:
             steps, finite = edge_agent.compare(answer, dict(expected))
         except Refused as refusal:
             raise _named(shell, refusal) from refusal
-        conditions = {"runner": carried.how, **result["conditions"]}
         if request.format == "tflite" and not result["delegate"]:
-            conditions["delegate"] = _PARTLY
+            result["delegate"] = _delegate(shell, argv, sample, end)
+        conditions = {"runner": carried.how, **result["conditions"]}
         return {**result, "max_steps": steps, "finite": finite, "conditions": conditions}
 
     def _carried(self, shell: Shell, form: str) -> Carried:
@@ -136,6 +134,14 @@ def _run(shell: Shell, argv: list[str], sample: Arrays, end: float) -> dict[str,
         inputs = shell.send(Path(file.name), hashlib.sha256(data).hexdigest())
     done = shell.run([*argv, f"inputs={inputs}", f"outputs={shell.folder}/outputs"], max(0.0, end - time.monotonic()))
     return _judged(done)
+
+
+def _delegate(shell: Shell, argv: list[str], sample: Arrays, end: float) -> str:
+    """The delegate that computes a part of the model, found by profiling a run of its own; empty for none."""
+    try:
+        return str(_run(shell, [*argv, "profile=yes"], sample, end)["delegate"])
+    except Refused:
+        return ""  # what was measured stands without it
 
 
 def _judged(done: Finished) -> dict[str, Any]:

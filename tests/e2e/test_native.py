@@ -78,6 +78,14 @@ def test_a_wrong_answer_is_as_far_off_as_the_agent_finds(shell: TransportShell, 
     assert bench(shell, bundle)["max_steps"] == agents(bundle)["max_steps"] == pytest.approx(0.1 / 2 * 255, rel=1e-3)
 
 
+def test_a_delegate_that_computes_only_a_part_is_named(shell: TransportShell, tmp_path: Path) -> None:
+    bundle = tflite_bundle(tmp_path, remainders=1)
+    np.savez(bundle.expected, y=np.full((1, 8), np.nan, np.float32))  # as 0 has no remainder by itself
+    assert agents(bundle)["delegated"]
+    assert bench(shell, bundle)["delegate"] == "XNNPACK"
+    assert sum("profile=yes" in command for command in shell.commands) == 1  # never for those that tell by themselves
+
+
 _TYPES = (
     *(np.bool_, np.int8, np.uint8, np.int16, np.uint16, np.int32),
     *(np.uint32, np.int64, np.uint64, np.float16, np.float32, np.float64),

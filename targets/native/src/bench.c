@@ -390,6 +390,11 @@ static void benchmark(const struct job *job) {
     int64_t start = now_ns();
     runtime_load(job, &sample);
     int64_t load_ns = now_ns() - start, load_peak = peak_rss_bytes();
+    if (job->profile) {
+        fprintf(replies, "{\"result\":{\"delegate\":\"\",\"delegated\":%s}}\n", runtime_delegated() ? "true" : "false");
+        fflush(replies);
+        _exit(0);
+    }
     stage("the first inference");
     int64_t first_ns = timed();
     /* LiteRT's C API cannot reset a model's state, so the answer is that of the only run that surely starts fresh. */
@@ -460,6 +465,7 @@ static void read_job(int count, char **words, struct job *job) {
         {"inputs", &job->inputs, NULL, 0, 0},
         {"outputs", &job->outputs, NULL, 0, 0},
         {"mask", &job->mask, NULL, 0, 0},
+        {"profile", &job->profile, NULL, 0, 0},
         {"threads", NULL, &job->threads, 1, 1024},
         {"warm_max_ns", NULL, &job->warm_max_ns, 0, INT64_MAX / 4},
         {"warm_min", NULL, &job->warm_min, 0, 1000000},
@@ -487,7 +493,7 @@ static void read_job(int count, char **words, struct job *job) {
         if (k < known) seen |= 1u << k;
     }
     for (size_t k = 0; k < known; k++)
-        if (!(seen & 1u << k) && strcmp(keys[k].key, "mask")) fail("agent", "%s= is missing", keys[k].key);
+        if (!(seen & 1u << k) && strcmp(keys[k].key, "mask") && strcmp(keys[k].key, "profile")) fail("agent", "%s= is missing", keys[k].key);
     if (!converged) fail("agent", "converged= is missing");
 }
 

@@ -13,6 +13,7 @@
  *   model     the model file                             inputs   one sample, a tensor file
  *   outputs   where to write the answer, a tensor file   threads  of one inference
  *   mask      CPUs to run on, hexadecimal; default: as it was started
+ *   profile   yes: load it, run it once and say in the result only whether a delegate computes any of it (LiteRT)
  *   config    KEY=VALUE for the session, any number of times (ONNX Runtime)
  *   warm_max_ns  warm_min  warm_max       the time for warm samples, the least and the most of them
  *   warmup_ns  warmup_max  window  converged  slow_ns     the rule of the agent's `warm_up`, whose numbers these are
@@ -56,7 +57,7 @@ struct tensors {
 };
 
 struct job {
-    const char *library, *version, *model, *inputs, *outputs, *mask;
+    const char *library, *version, *model, *inputs, *outputs, *mask, *profile;
     const char *config[MAX_CONFIG]; /* KEY=VALUE */
     size_t config_count;
     int64_t threads, warm_max_ns, warm_min, warm_max, warmup_ns, warmup_max, window, slow_ns;
@@ -74,7 +75,7 @@ void runtime_run(void);
 void runtime_between(void);
 /* The answer of the last run; its data are copies. */
 struct tensors runtime_outputs(void);
-/* Whether a delegate computes any of it. */
+/* Whether a delegate computes all of it; with `profile`, whether any of it. */
 bool runtime_delegated(void);
 
 /* Of bench.c: */

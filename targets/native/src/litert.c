@@ -60,6 +60,10 @@ static struct {
     Status (*UnlockTensorBuffer)(Handle buffer);
     Status (*RunCompiledModel)(Handle compiled, size_t signature, size_t inputs, Handle *in, size_t outputs, Handle *out);
     Status (*CompiledModelIsFullyAccelerated)(Handle compiled, bool *fully);
+    Status (*CompiledModelGetProfiler)(Handle compiled, Handle *profiler);
+    Status (*StartProfiler)(Handle profiler);
+    Status (*StopProfiler)(Handle profiler);
+    Status (*GetProfileSummary)(Handle profiler, Handle compiled, const char **summary);
 } api;
 
 static const struct {
@@ -78,6 +82,7 @@ static const struct {
     SYMBOL(GetCompiledModelInputBufferRequirements), SYMBOL(GetCompiledModelOutputBufferRequirements),
     SYMBOL(CreateManagedTensorBufferFromRequirements), SYMBOL(GetTensorBufferPackedSize), SYMBOL(LockTensorBuffer),
     SYMBOL(UnlockTensorBuffer), SYMBOL(RunCompiledModel), SYMBOL(CompiledModelIsFullyAccelerated),
+    SYMBOL(CompiledModelGetProfiler), SYMBOL(StartProfiler), SYMBOL(StopProfiler), SYMBOL(GetProfileSummary),
 #undef SYMBOL
 };
 
@@ -90,6 +95,7 @@ static const int ELEMENT_TYPE[DTYPES] = {
 const char *const runtime_name = "ai-edge-litert";
 static Handle environment, model, compiled, *in, *out;
 static size_t signature_index;
+static bool profiled;
 static struct tensors wanted, made; /* the model's inputs and outputs, without data */
 
 static void good(Status status, const char *doing) {
@@ -153,15 +159,23 @@ static void describe_ends(Handle signature) {
     }
 }
 
+static void set_option(Handle options, const char *part, const char *toml) {
+    Handle opaque;
+    char *payload = strdup(toml); /* freed by LiteRT */
+    if (!payload) fail("agent", "no memory");
+    good(api.CreateOpaqueOptions(part, payload, free, &opaque), "making options");
+    good(api.AddOpaqueOptions(options, opaque), "setting options");
+}
+
 static void compile(const struct job *job) {
-    Handle options, opaque;
-    char text[64];
+    Handle options;
+    char threads[64];
     good(api.CreateOptions(&options), "making options");
     good(api.SetOptionsHardwareAccelerators(options, CPU), "choosing the CPU");
-    snprintf(text, sizeof text, "num_threads = %d\n", (int)job->threads);
-    char *payload = strdup(text); /* freed by LiteRT */
-    good(api.CreateOpaqueOptions("xnnpack", payload, free, &opaque), "making options of the CPU");
-    good(api.AddOpaqueOptions(options, opaque), "setting options of the CPU");
+    snprintf(threads, sizeof threads, "num_threads = %d\n", (int)job->threads);
+    set_option(options, "xnnpack", threads);
+    profiled = job->profile != NULL;
+    if (profiled) set_option(options, "runtime_options_string", "enable_profiling = true\n");
     good(api.CreateCompiledModel(environment, model, options, &compiled), "compiling the model");
 }
 
@@ -259,8 +273,22 @@ struct tensors runtime_outputs(void) {
     return outputs;
 }
 
+/* Of a model that is delegated in part, only a profile tells: it lists what runs, in the order it runs. */
+static bool seen_in_profile(void) {
+    Handle profiler;
+    const char *summary = NULL;
+    good(api.CompiledModelGetProfiler(compiled, &profiler), "asking for a profile");
+    if (!profiler) fail("agent", "this LiteRT makes no profile");
+    good(api.StartProfiler(profiler), "starting the profile");
+    runtime_run();
+    good(api.StopProfiler(profiler), "ending the profile");
+    good(api.GetProfileSummary(profiler, compiled, &summary), "reading the profile");
+    return summary && strstr(summary, " Delegate/");
+}
+
 bool runtime_delegated(void) {
     bool fully = false;
+    if (profiled) return seen_in_profile();
     good(api.CompiledModelIsFullyAccelerated(compiled, &fully), "asking for delegates");
     return fully;
 }

@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check lock docs clean test-lowest
+.PHONY: run test check lock docs clean test-lowest native
 
 run: $(VENV)/installed
 	$(BIN)/deploy run
@@ -24,6 +24,10 @@ check: $(VENV)/test-installed
 # Regenerate what is generated: schemas, README blocks.
 docs: $(VENV)/test-installed
 	$(BIN)/python docs/generate.py
+
+# The C programs for devices without Python; needs Debian's gcc-aarch64-linux-gnu and libc6-dev-arm64-cross.
+native: $(VENV)/installed
+	$(BIN)/python -m targets.native.build aarch64
 
 # Pin everything again; needs uv.
 lock:

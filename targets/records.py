@@ -47,6 +47,9 @@ class TargetSpec:
     connect_timeout_s: float = 10.0
     step_timeout_s: float = 600.0
     threads: int = 1
+    serial: str = ""  # adb only: as `adb devices` shows it; empty with a host: HOST:PORT
+    runner: str = ""  # adb only: of `targets.runners`; empty: the first of them
+    libraries: str = ""  # adb only: what the runner takes its runtimes from, such as the app's own .aar or .apk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install what the tests need beside Python: a real sshd, a real browser and the programs of the device lab. Without root
+# Install what the tests need beside Python: a real sshd, a real browser, C compilers and the programs of the device lab. Without root
 # it only says what is missing; tests that need it are then skipped with the reason (in CI they fail).
 set -euo pipefail
 missing=()
@@ -15,8 +15,8 @@ command -v fusermount3 >/dev/null || missing+=(fuse3)
 command -v zipalign >/dev/null || missing+=(zipalign)
 command -v aapt >/dev/null || missing+=(aapt)
 [ -e /usr/share/android-framework-res/framework-res.apk ] || missing+=(android-framework-res)
-command -v cc >/dev/null || missing+=(gcc)
-command -v aarch64-linux-gnu-gcc >/dev/null || missing+=(gcc-aarch64-linux-gnu)
+command -v cc >/dev/null || missing+=(gcc libc6-dev)
+command -v aarch64-linux-gnu-gcc >/dev/null || missing+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v chromedriver >/dev/null || missing+=(chromium-driver)
 [ ${#missing[@]} = 0 ] && exit 0

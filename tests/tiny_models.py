@@ -1,6 +1,7 @@
 """Models of a few hundred bytes, built where they are used, with samples and the outputs a host would give."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -72,30 +73,40 @@ def _onnx_bytes(graph: onnx.GraphProto) -> bytes:
     return model.SerializeToString()
 
 
-def tflite_bundle(folder: Path, *, wrong_by: float = 0.0) -> Bundle:
-    """y = x + x, with a signature whose names differ from the tensors'."""
-    return _bundle(folder, "tflite", _tflite_bytes(), wrong_by)
+def tflite_bundle(folder: Path, *, wrong_by: float = 0.0, remainders: int = 0) -> Bundle:
+    """y = x + x, with a signature whose names differ from the tensors'.
+
+    After each remainder of the sum by itself y is 0; XNNPACK has no such operator.
+    """
+    operators = [schema.BuiltinOperator.ADD] + [schema.BuiltinOperator.FLOOR_MOD] * remainders
+    return _bundle(folder, "tflite", _tflite_bytes(operators), wrong_by)
 
 
-def _tflite_bytes() -> bytes:
-    tensors = []
-    for name in ("inner_x:0", "inner_y:0"):
+def _tflite_bytes(kinds: Sequence[int]) -> bytes:
+    """A chain of operators, each of which takes what is before it twice."""
+    tensors, operators, codes = [], [], []
+    for name in ("inner_x:0", *(f"between_{number}" for number in range(1, len(kinds))), "inner_y:0"):
         tensor = schema.TensorT()
         tensor.name, tensor.shape, tensor.type, tensor.buffer = name, list(SHAPE), schema.TensorType.FLOAT32, 0
         tensors.append(tensor)
-    add = schema.OperatorT()
-    add.opcodeIndex, add.inputs, add.outputs = 0, [0, 0], [1]
-    add.builtinOptionsType, add.builtinOptions = schema.BuiltinOptions.AddOptions, schema.AddOptionsT()
+    for number, kind in enumerate(kinds):
+        operator, code = schema.OperatorT(), schema.OperatorCodeT()
+        operator.opcodeIndex, operator.inputs, operator.outputs = number, [number, number], [number + 1]
+        if kind == schema.BuiltinOperator.ADD:
+            operator.builtinOptionsType = schema.BuiltinOptions.AddOptions
+            operator.builtinOptions = schema.AddOptionsT()
+        code.builtinCode = code.deprecatedBuiltinCode = kind
+        code.version = 1
+        operators.append(operator)
+        codes.append(code)
+    last = len(kinds)
     graph = schema.SubGraphT()
-    graph.tensors, graph.operators, graph.inputs, graph.outputs, graph.name = tensors, [add], [0], [1], "main"
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.ADD
-    code.version = 1
+    graph.tensors, graph.operators, graph.inputs, graph.outputs, graph.name = tensors, operators, [0], [last], "main"
     signature = schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = "serving_default", 0
-    signature.inputs, signature.outputs = [_tensor_map("x", 0)], [_tensor_map("y", 1)]
+    signature.inputs, signature.outputs = [_tensor_map("x", 0)], [_tensor_map("y", last)]
     model = schema.ModelT()
-    model.version, model.subgraphs, model.operatorCodes = 3, [graph], [code]
+    model.version, model.subgraphs, model.operatorCodes = 3, [graph], codes
     model.buffers, model.signatureDefs, model.description = [schema.BufferT()], [signature], "double"
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")

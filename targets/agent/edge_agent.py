@@ -544,6 +544,11 @@ def pick(arrays: Json, names: list[str], count: int, what: str) -> Any:
     raise Refused("input", "the sample has no array for %s %s; it has %s" % (what, names[0], sorted(arrays)))
 
 
+def plain_name(name: str) -> str:
+    """The name of a TensorFlow Lite tensor without what converters add to it."""
+    return re.sub(r"^[a-z]+_default_|:\d+$", "", name)
+
+
 def cast(array: Any, dtype: Any, name: str) -> Any:
     """The array in the tensor's dtype; a change of kind (float to integer) is refused, it would be a guess."""
     import numpy as np
@@ -577,8 +582,7 @@ class TfliteModel:
 
     def names(self, side: str, details: list[Json]) -> dict[int, list[str]]:
         """Tensor index to the names a sample may use: the signature's, the tensor's, and that without decoration."""
-        plain = [(d["index"], d["name"], re.sub(r"^[a-z]+_default_|:\d+$", "", d["name"])) for d in details]
-        names = {index: [name, short] for index, name, short in plain}
+        names = {d["index"]: [d["name"], plain_name(d["name"])] for d in details}
         full: dict[str, Any] = getattr(self.interpreter, "_get_full_signature_list", dict)() or {}
         for signature in full.values():
             if set(signature[side].values()) == set(names):  # of the main subgraph, the one `invoke` runs
@@ -600,12 +604,12 @@ class TfliteModel:
         return any(operation["op_name"] == "DELEGATE" for operation in operations)
 
 
-def exact_int8() -> dict[str, str]:
-    """onnxruntime's setting for exact int8 products where the fast ones are not.
+def exact_int8(cpuinfo: str = "") -> dict[str, str]:
+    """onnxruntime's setting for exact int8 products where the fast ones are not; `cpuinfo`: of another device.
 
     Left out elsewhere: the setting makes every x86 CPU slow, also one that is exact without it.
     """
-    features = parse_cpuinfo(read_text("/proc/cpuinfo"))["features"]
+    features = parse_cpuinfo(cpuinfo or read_text("/proc/cpuinfo"))["features"]
     return {"session.x64quantprecision": "1"} if saturates_int8(features) else {}
 
 

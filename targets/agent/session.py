@@ -30,7 +30,7 @@ BOOT = (Path(__file__).parent / "boot.py").read_text(encoding="utf-8")
 NOISE_LINES = 200  # what a login script may print before the boot program's answer
 MAX_NOISE_BYTES = 64 * 1024  # in one line of it
 
-_CLASSES: dict[str, type[DeployError]] = {
+ERROR_CLASSES: dict[str, type[DeployError]] = {
     kind.code: kind for kind in (DiskFull, ReadOnly, HashMismatch, NoRuntime, InputError, DeviceTimeout)
 }
 _PIP = {
@@ -101,7 +101,7 @@ class Session:
         text = f"{self.target}: {error['message']}"
         if error.get("stderr"):
             text += "\n" + str(error["stderr"])
-        kind = _CLASSES.get(error["code"], AgentFailed)
+        kind = ERROR_CLASSES.get(error["code"], AgentFailed)
         hint = ""
         if kind is NoRuntime:
             python = error.get("executable", "python3")

@@ -5,7 +5,6 @@ done, and a device needs, is done by the recipe's own `finish`. Trees are kept u
 a hash of their recipe. The recipes are in `targets.lab.trees`.
 """
 
-import fcntl
 import hashlib
 import importlib.util
 import json
@@ -13,12 +12,12 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from targets import cache
 from targets.errors import EnvironmentFault
 
 MIRROR_VARIABLE = "DEPLOY_LAB_MIRROR"
@@ -55,26 +54,12 @@ class Tree:
 
 def cache_folder() -> Path:
     """Where what takes long to fetch is kept, outside any checkout."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-deploy" / "lab"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return cache.cache_folder("lab")
 
 
 def ensure(name: str, build: Callable[[Path], None]) -> Path:
-    """The cached folder of that name, made by `build` when it is missing; it appears complete or not at all.
-
-    `build` gets a folder that does not exist yet, to make. Only one process builds, others wait for it.
-    """
-    place = cache_folder() / name
-    with (place.parent / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another lab may be building the same
-        if not place.exists():
-            for left in place.parent.glob(f"build-{name}-*"):  # by a build that was killed
-                shutil.rmtree(left)
-            with tempfile.TemporaryDirectory(dir=place.parent, prefix=f"build-{name}-") as folder:
-                build(Path(folder) / name)
-                (Path(folder) / name).rename(place)
-    return place
+    """The lab's cached folder of that name, made by `build` when it is missing."""
+    return cache.ensure(cache_folder() / name, build)
 
 
 def ensure_tree(recipe: Tree, say: Callable[[str], None] = lambda _: None) -> Path:
@@ -144,10 +129,10 @@ def _environment(recipe: Tree, place: Path, wheels: Sequence[str]) -> None:
         options = ["--quiet", "--no-input", "--disable-pip-version-check", "--no-deps", "--no-compile"]
         options += ["--root-user-action=ignore", "--target", str(place / recipe.site)]
         doing = f"fetching the wheels of {place.name} for {recipe.architecture}"
-        _run([*_pip(), "install", *options, *target, *wheels], doing)
+        _run([*pip_command(), "install", *options, *target, *wheels], doing)
 
 
-def _pip() -> list[str]:
+def pip_command() -> list[str]:
     """Some pip; it installs for another machine, so it need not belong to this interpreter."""
     if importlib.util.find_spec("pip"):
         return [sys.executable, "-m", "pip"]

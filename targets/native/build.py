@@ -53,8 +53,8 @@ def ensure_programs(arch: str) -> Path:
 
     def build(folder: Path) -> None:
         folder.mkdir()
-        for form, source in PROGRAMS.items():
-            run_compiler([compiler(arch), *FLAGS, "-o", str(folder / program_name(form)), *_inputs(source), *LIBRARIES])
+        for form in PROGRAMS:
+            run_compiler([compiler(arch), *FLAGS, "-o", str(folder / program_name(form)), *inputs(form), *LIBRARIES])
 
     digest = hashlib.sha256(" ".join((*FLAGS, *LIBRARIES)).encode())
     for path in sorted(SOURCES.iterdir()):
@@ -62,8 +62,9 @@ def ensure_programs(arch: str) -> Path:
     return ensure(cache_folder("native") / f"programs-{arch}-{digest.hexdigest()[:16]}", build)
 
 
-def _inputs(source: str) -> list[str]:
-    return [str(SOURCES / "bench.c"), str(SOURCES / source)]
+def inputs(form: str) -> list[str]:
+    """The source files of the program for a model format."""
+    return [str(SOURCES / name) for name in ("bench.c", "tensors.c", PROGRAMS[form])]
 
 
 def run_compiler(command: list[str]) -> None:

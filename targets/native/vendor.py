@@ -14,7 +14,7 @@ from pathlib import Path
 
 from targets.cache import cache_folder, ensure
 from targets.errors import InputError, NoRuntime
-from targets.native.build import PROGRAMS, SOURCES, program_name
+from targets.native.build import PROGRAMS, inputs, program_name
 from targets.native.glibc import WHEELS, Carried, pinned
 
 ABIS: Mapping[str, str] = {"aarch64": "arm64-v8a", "armv7l": "armeabi-v7a", "x86_64": "x86_64", "i686": "x86"}
@@ -68,7 +68,7 @@ def carried(archive: Path, form: str, arch: str) -> Carried:
 def ndk_command(form: str, arch: str) -> str:
     """How the user builds the program, to be run in the folder of the archive."""
     clang = f"$NDK/toolchains/llvm/prebuilt/linux-x86_64/bin/{_MACHINES[arch][1]}{_API_LEVEL}-clang"
-    return f"{clang} -std=c11 -O2 -o {program_name(form)} {SOURCES}/bench.c {SOURCES}/{PROGRAMS[form]} -ldl -lm"
+    return f"{clang} -std=c11 -O2 -o {program_name(form)} {' '.join(inputs(form))} -ldl -lm"
 
 
 def _program(archive: Path, form: str, arch: str) -> Path:

@@ -3,10 +3,10 @@
  *   bench-tflite key=value ...     LiteRT 2.3 or later, through the C API of libLiteRt.so
  *   bench-onnx key=value ...       ONNX Runtime 1.11 or later, through the C API of libonnxruntime.so
  *
- * Each is bench.c with one of litert.c and ort.c. The runtime is opened when the program runs (dlopen), so neither its
+ * Each is bench.c and tensors.c with one of litert.c and ort.c. The runtime is opened when the program runs (dlopen), so neither its
  * headers nor its library are needed to build. A glibc program: see ../build.py. An Android program, with the NDK:
  *
- *   $NDK/toolchains/llvm/prebuilt/linux-x86_64/bin/aarch64-linux-android28-clang -std=c11 -O2 -o bench-onnx bench.c ort.c -ldl -lm
+ *   $NDK/toolchains/llvm/prebuilt/linux-x86_64/bin/aarch64-linux-android28-clang -std=c11 -O2 -o bench-onnx bench.c tensors.c ort.c -ldl -lm
  *
  * Keys (all of them, but for those with a default):
  *   library   the runtime's library, a path              version  its version, where it cannot tell (LiteRT)
@@ -84,6 +84,8 @@ _Noreturn void fail(const char *code, const char *format, ...) __attribute__((fo
 _Noreturn void fail_wanting(const struct tensors *wanted, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void *library_symbol(void *library, const char *name);
 void *library_open(const struct job *job);
+
+/* Of tensors.c: */
 void *allocate(size_t bytes); /* zeroed, never NULL; lives until the end */
 uint8_t *allocate_aligned(size_t bytes);
 struct tensors new_tensors(size_t count);
@@ -96,5 +98,9 @@ bool packed_bytes(const struct tensor *tensor, size_t *bytes);
 const struct tensor *find_tensor(const struct tensors *sample, const struct tensor *wanted);
 /* NULL, or what is wrong with the file. */
 const char *parse_tensors(const uint8_t *file, size_t size, struct tensors *out);
+struct tensors read_tensors(const char *path);
+void write_tensors(const char *path, const struct tensors *tensors);
+/* Of two answers of the same model. */
+bool same_data(const struct tensors *one, const struct tensors *other);
 
 #endif

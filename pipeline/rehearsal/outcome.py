@@ -9,11 +9,12 @@ from pipeline.records import Measured, Pushed
 from pipeline.rehearsal.conductor import Happened
 from pipeline.stages.gate import MAX_ANSWER_STEPS
 from targets.lab.lab import command_inside
-from targets.lab.state import USER, LabState
+from targets.lab.state import USER, LabState, Service
 from targets.records import Failed, Measurement
 
 # What our agent keeps on a device is named by its own hash: whatever says otherwise was not written to its end.
-_HASHES = f"cd /home/{USER}/.edge-deploy/blobs/sha256 2>/dev/null || exit 0; for file in *; do sha256sum $file; done"
+_HASHES = "cd $0/blobs/sha256 2>/dev/null || exit 0; for file in *; do [ ! -f $file ] || sha256sum $file; done"
+_ROOTS: Mapping[Service, str] = {"ssh": f"/home/{USER}/.edge-deploy", "adb": "/data/local/tmp/edge-deploy"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +84,7 @@ def _outcome(record: Measured, pushed: Outcome) -> Outcome:
 
 def half_written(lab: LabState, device: str) -> tuple[str, ...]:
     """The names in the device's store whose content has another hash; raises EnvironmentFault when it is down."""
-    command = command_inside(lab, device, ["sh", "-c", _HASHES])
+    command = command_inside(lab, device, ["sh", "-c", _HASHES, _ROOTS[lab.device(device).service]])
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     pairs = (line.split(maxsplit=1) for line in listed.splitlines())
     return tuple(name for found, name in pairs if found != name)

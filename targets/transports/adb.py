@@ -10,6 +10,7 @@ import select
 import shlex
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -35,7 +36,7 @@ _PULSE = """
 trap : HUP INT TERM
 folder=
 while read -r word rest; do
-  [ "$word" != own ] || folder=$rest
+  [ "$word" != own ] || { folder=$rest; echo $$ >"$folder/session"; }
   echo "$word"
 done
 [ -n "$folder" ] || exit 0
@@ -204,6 +205,23 @@ class AdbStream(ProcessStream):
                 raise TimeoutError
             if not self._transport.alive():
                 raise EOFError
+
+    def feed(self, data: bytes) -> None:
+        """Give the program its whole input, beside whatever it prints meanwhile."""
+
+        def write() -> None:
+            with suppress(OSError, ValueError):  # it does not read to the end, or was ended
+                self._stdin.write(data)
+                self._stdin.close()
+
+        if data:
+            threading.Thread(target=write, daemon=True).start()
+        else:
+            self._stdin.close()
+
+    def exit_status_of_client(self) -> int | None:
+        """The exit code of `adb` itself, with its errors read to their end."""
+        return super().exit_status()
 
     def exit_status(self) -> int | None:
         """None when the link is gone: adb's own exit code says nothing of the program then."""

@@ -21,7 +21,7 @@ from targets.agent.edge_agent import user_arch
 from targets.delivery import deliver, digest_hex
 from targets.errors import AgentFailed, ConnectionLost, DeployError, DeviceTimeout, HashMismatch
 from targets.runner import MAX_OUTPUT_BYTES, Finished
-from targets.transports.adb import AdbStream, AdbTransport
+from targets.transports.adb import END_PROGRAM, AdbStream, AdbTransport
 
 # The device ends a program at its deadline; only when it does not say so, the host gives up.
 _GRACE_S = 5.0
@@ -190,8 +190,7 @@ class ShellSession:
     def _end_program(self, pid_file: str) -> None:
         if not self._over and self._transport.alive():
             with suppress(DeployError):
-                kill = '[ ! -f "$1" ] || { read -r pid <"$1"; kill -9 "-$pid"; rm -f "$1"; }'
-                self._run(kill, (pid_file,), _GRACE_S)
+                self._run(END_PROGRAM, (pid_file,), _GRACE_S)
 
     # --- programs ---
 

@@ -30,9 +30,17 @@ PULSE_S = 4.0
 _FIRST_PULSE_S = 3.0  # before a connection that the server believes in is made anew; a shell starts in 0.05 s
 _LEAVE_S = 1.0  # for an adb client whose device is there
 
+# Ends a program with all that it has started, by the pid of its shell: adbd gives each a session of its own, while
+# `timeout` makes process groups. Not by `pkill`, whose number of a signal toybox does not understand beside `-s`.
+END_PROGRAM = """
+{ read -r shell <"$1" && rm -f "$1" && kill -9 $(pgrep -s "$shell") || kill -9 "-$shell"; } 2>/dev/null
+"""
+
 # Reads a line, echoes it, and when the lines end (the host, the link or the server is gone) removes what it was told
 # to: the session's own folder, after ending the programs that were started there. HUP is what adbd sends then.
-_PULSE = """
+_PULSE = (
+    f"end_program() {{{END_PROGRAM}}}"
+    """
 trap : HUP INT TERM
 folder=
 while read -r word rest; do
@@ -40,11 +48,10 @@ while read -r word rest; do
   echo "$word"
 done
 [ -n "$folder" ] || exit 0
-for file in "$folder"/*.pid; do
-  [ ! -f "$file" ] || { read -r pid <"$file"; kill -9 "-$pid"; } 2>/dev/null
-done
+for file in "$folder"/*.pid; do end_program "$file"; done
 rm -rf "$folder"
 """
+)
 
 
 class AdbTransport(Transport):
@@ -57,6 +64,7 @@ class AdbTransport(Transport):
         self._client: AdbClient | None = None
         self._pulse: ProcessStream | None = None
         self._serial = ""
+        self._trouble = ""  # what was said instead of the first beat
 
     @property
     def has_python(self) -> bool:
@@ -102,7 +110,10 @@ class AdbTransport(Transport):
             self._serial = attach(self._client, self.spec, anew=True)
             if not self._begin(self.spec.connect_timeout_s):
                 hint = "check that the phone is on and awake, and its link"
-                raise ConnectionLost(f"{self.spec.name}: {self._serial} is connected but does not answer", hint=hint)
+                why = f" ({self._trouble})" if self._trouble else ""
+                raise ConnectionLost(
+                    f"{self.spec.name}: {self._serial} is attached but does not answer{why}", hint=hint
+                )
 
     def _begin(self, limit_s: float) -> bool:
         assert self._client
@@ -112,6 +123,7 @@ class AdbTransport(Transport):
             if pulse.read_line(time.monotonic() + limit_s, 1000) == b"begin":
                 self._pulse = pulse
                 return True
+        self._trouble = pulse.stderr_tail()
         pulse.kill()
         return False
 

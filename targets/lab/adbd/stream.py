@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 
 from targets.lab.adbd.wire import CLSE, OKAY, WRTE, WireError
 
-
 _MOST_WAITING = 16
 
 

@@ -25,7 +25,7 @@ void() {
   else [ -z "$(find "$lock" -maxdepth 0 -mmin -1)" ]; fi
 } 2>/dev/null
 if mkdir "$lock" 2>/dev/null; then echo "$session $((now + $4))" >"$lock/owner" && echo taken
-elif [ ! -d "$lock" ]; then mkdir "$lock"
+elif [ ! -d "$lock" ]; then [ -w "${lock%/*}" ] && echo again
 elif void && mkdir "$lock/ending" 2>/dev/null; then
   if void; then rm -rf "$lock"; else rmdir "$lock/ending"; fi
   echo again
@@ -47,11 +47,10 @@ def turn(session: ShellSession, deadline_s: float) -> Iterator[float]:
         said = session.script(_TAKE, *words, doing="taking its turn").strip()
         if said == "taken":
             break
-        if said != "again":
-            if time.monotonic() - start > deadline_s:
-                hint = f"wait for {said.removeprefix('held ')}; if nobody measures there: adb shell rm -r {lock}"
-                raise DeviceTimeout(f"{session.name}: another benchmark held this device all the time", hint=hint)
-            time.sleep(_LOOK_S)
+        if time.monotonic() - start > deadline_s:
+            hint = f"wait for {said.removeprefix('held ')}; if nobody measures there: adb shell rm -r {lock}"
+            raise DeviceTimeout(f"{session.name}: another benchmark held this device all the time", hint=hint)
+        time.sleep(_LOOK_S if said != "again" else 0)
     try:
         yield time.monotonic() - start
     finally:

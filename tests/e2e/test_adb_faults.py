@@ -246,22 +246,27 @@ device._session.run(["sleep", "100"], 100)
     assert "sleep 100\n" not in inside(lab, name, "ps -A -o ARGS 2>/dev/null || ps -A -o args")
 
 
-def test_whichever_is_attached_must_be_the_only_one(lab: LabState, server: Adb, tmp_path: Path) -> None:
-    for name in (GENUINE, SCRIPTED):
-        connect(spec_of(lab, name), state=tmp_path).close()
+def test_whichever_is_attached_must_be_the_only_one(
+    lab: LabState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     anything = TargetSpec(name="any", transport="adb")
-    with pytest.raises(UsageError, match="several devices are attached"):
-        connect(anything, state=tmp_path)
     serials = {name: f"127.0.0.1:{lab.device(name).port}" for name in (GENUINE, SCRIPTED)}
-    with connect(replace(anything, serial=serials[SCRIPTED]), state=tmp_path) as device:
-        assert device.facts().arch == os.uname().machine
-    server.run("disconnect", serials[SCRIPTED])
-    server.wait_for(serials[SCRIPTED], "")
-    with connect(anything, state=tmp_path) as device:
-        assert device.facts().arch == "aarch64"
-    with pytest.raises(Unreachable, match=f"attached: {serials[GENUINE]}") as caught:
-        connect(replace(anything, serial=serials[SCRIPTED]), state=tmp_path)
-    assert "write `host:` and `port:`" in caught.value.hint
+    with adb_server(tmp_path) as fresh:
+        monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", fresh.environment["ANDROID_ADB_SERVER_PORT"])
+        with pytest.raises(Unreachable, match="no device is attached"):
+            connect(anything, state=tmp_path)
+        fresh.connect(serials[GENUINE])
+        with connect(anything, state=tmp_path) as device:
+            assert device.facts().arch == "aarch64"
+        with pytest.raises(Unreachable, match=f"attached: {serials[GENUINE]}") as caught:
+            connect(replace(anything, serial=serials[SCRIPTED]), state=tmp_path)
+        assert "write `host:` and `port:`" in caught.value.hint
+        fresh.connect(serials[SCRIPTED])
+        with pytest.raises(UsageError, match="several devices are attached") as several:
+            connect(anything, state=tmp_path)
+        assert "set `serial:` of target any" in several.value.hint
+        with connect(replace(anything, serial=serials[SCRIPTED]), state=tmp_path) as device:
+            assert device.facts().arch == os.uname().machine
 
 
 def test_twenty_phones_at_once(server: Adb, blob: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

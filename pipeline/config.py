@@ -110,7 +110,7 @@ class AdbTarget(Section):
     """A phone, or a board with an adb daemon, reached by the `adb` program of this machine."""
 
     transport: Literal["adb"]
-    serial: str = Field(default="", description="as `adb devices` shows it; empty: the only device that is attached")
+    serial: str = Field(default="", description="as `adb devices` shows it, in quotes; empty: the only one attached")
     host: str = Field(default="", description="instead of a serial: name or address for wireless debugging")
     port: int = Field(default=0, ge=0, le=65535, description="of wireless debugging; 0: 5555")
     runner: str = Field(default="", description="what measures there; empty: the first that is installed")

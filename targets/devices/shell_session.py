@@ -30,6 +30,7 @@ _KILLED = 137  # what a shell says of a program that SIGKILL has ended
 # What a session that was killed has left has no pulse any more, or is of another boot. Without either mark it is being
 # born, unless it has been so for a minute. What may still be held is told; perhaps we know better.
 _OPEN = """
+uname -m; getprop ro.product.cpu.abilist 2>/dev/null || echo
 umask 022
 boot=-; read -r boot </proc/sys/kernel/random/boot_id
 mkdir -p "$1/blobs/sha256" "$1/installed" "$1/sessions/$2" && echo "$boot" >"$1/sessions/$2/boot"
@@ -48,7 +49,7 @@ _HAVE = 'stat -c %s "$2" 2>/dev/null || echo -; df -kP "$1" | tail -n 1'
 # The bytes first, then the name: both must outlive a power cut. What has no fsync flushes everything.
 _COMMIT = """
 flush() { fsync "$1" 2>/dev/null || sync; }
-found=$(sha256sum "$1") && found=${found%% *} && if [ "$found" = "$2" ]; then
+found=$(sha256sum <"$1") && found=${found%% *} && if [ "$found" = "$2" ]; then
   chmod 755 "$1" && flush "$1" && mv -f "$1" "$3" && flush "${3%/*}"
 else
   rm -f "$1"; echo "$found"
@@ -58,7 +59,7 @@ fi
 _CHECK = """
 cd "$1" && shift && for digest in "$@"; do
   if [ ! -f "$digest" ]; then echo "missing $digest"; continue; fi
-  found=$(sha256sum "$digest"); [ "${found%% *}" = "$digest" ] || { rm -f "$digest"; echo "changed $digest"; }
+  found=$(sha256sum <"$digest"); [ "${found%% *}" = "$digest" ] || { rm -f "$digest"; echo "changed $digest"; }
 done
 """
 _INSTALLED = (
@@ -92,12 +93,12 @@ class ShellSession:
 
     def _open(self) -> None:
         _living.add(self.session)
-        held = self.script(_OPEN, self.root, self.session, doing="preparing its folder").splitlines()
+        said = self.script(_OPEN, self.root, self.session, doing="preparing its folder")
         self._transport.own(self.folder)
+        machine, abis, *held = said.splitlines()
+        self.arch = architecture(machine, abis)
         if dead := [name for name in held if not _may_live(name)]:
             self.script(_SWEEP, self.root, *dead, doing="removing what dead sessions left")
-        said = self.script("uname -m; getprop ro.product.cpu.abilist 2>/dev/null || echo", doing="asking for its kind")
-        self.arch = architecture(*said.split("\n")[:2])
 
     @property
     def name(self) -> str:

@@ -51,9 +51,8 @@ def test_a_run_brings_the_candidates_to_phones(lab: tuple[str, dict[str, Any]], 
     }
     work = project(tmp_path, targets=targets)
     work.env = {key: adb.environment[key] for key in ("ANDROID_ADB_SERVER_PORT", "HOME")}
-    first = work.run()
+    first = work.run("--targets-from", name)
     assert [step for step in first.done if step.startswith("push")] == [f"push {phone}" for phone in NAMES], first.err
-    work.run("--targets-from", name)
     stored = {phone: listed(name, phone) for phone in NAMES}
     assert stored[NAMES[0]] == stored[NAMES[1]] and len(stored[NAMES[0]]) >= 4  # two models, inputs, expected outputs
 

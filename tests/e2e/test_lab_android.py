@@ -195,7 +195,7 @@ def test_read_only_disk(lab: LabState, adb: Adb, phone: str, blob: Path) -> None
 
 
 def test_killed_programs_say_so(lab: LabState, adb: Adb, phone: str) -> None:
-    with adb.start("-s", phone, "shell", "echo up; sleep 60") as program:
+    with adb.start("-s", phone, "shell", "echo up; exec sleep 60") as program:
         assert program.stdout and program.stdout.readline() == "up\n"
         inflict(lab, "pixel-7-0", "kill")
         program.communicate(timeout=10)

@@ -25,7 +25,7 @@ class Store(Protocol):
         """Whether the session has ended."""
 
     def have(self, digest: str, size_bytes: int) -> tuple[bool, int]:
-        """Whether the whole file is there, and how many bytes are free."""
+        """Whether the whole file is there; if not, how many bytes are free."""
 
     def commit(self, digest: str) -> None:
         """Give the part its live name if it has the digest; else remove it and raise HashMismatch."""

@@ -33,7 +33,7 @@ echo "== kernel"; uname -m -r
 echo "== properties"; getprop
 echo "== cpuinfo"; cat /proc/cpuinfo
 echo "== meminfo"; cat /proc/meminfo
-echo "== disk"; df -kP "$1" | tail -n 1
+echo "== disk"; df -kP "$1"
 echo "== libc"; ls /system/bin/linker /system/bin/linker64
 echo "== meters"
 for file in /sys/class/power_supply/*/current_now; do read -r value <$file && echo "battery:$file"; done

@@ -45,12 +45,13 @@ done 2>/dev/null
 [ $code = 0 ]
 """
 _SWEEP = 'root=$1; shift; for name in "$@"; do rm -rf "$root/sessions/$name"; done'
-_HAVE = 'stat -c %s "$2" 2>/dev/null || echo -; df -kP "$1" | tail -n 1'
-# The bytes first, then the name: both must outlive a power cut. What has no fsync flushes everything.
+# Every program costs a phone 5 ms and an emulated one 40: no more of them than needed.
+_HAVE = '[ "$(stat -c %s "$2" 2>/dev/null)" = "$3" ] || df -kP "$1"'
+# The bytes first, then the name: after a power cut it is there with all of them, or not at all. GNU has no fsync, but a
+# sync that takes a file.
 _COMMIT = """
-flush() { fsync "$1" 2>/dev/null || sync; }
 found=$(sha256sum <"$1") && found=${found%% *} && if [ "$found" = "$2" ]; then
-  chmod 755 "$1" && flush "$1" && mv -f "$1" "$3" && flush "${3%/*}"
+  { fsync "$1" 2>/dev/null || sync "$1"; } && mv -f "$1" "$3"
 else
   rm -f "$1"; echo "$found"
 fi
@@ -68,7 +69,7 @@ _INSTALLED = (
 _INSTALL = """
 new=$1 live=$2 blobs=$3; shift 3
 rm -rf "$new" "$live"; mkdir "$new" && while [ $# -gt 0 ]; do ln -s "$blobs/$2" "$new/$1" || break; shift 2; done &&
-  [ $# = 0 ] && mv "$new" "$live"
+  [ $# = 0 ] && chmod 755 "$new"/* && mv "$new" "$live"
 """
 
 _living: set[str] = set()  # names of the sessions of this process
@@ -116,8 +117,9 @@ class ShellSession:
     # --- the store ---
 
     def have(self, digest: str, size_bytes: int) -> tuple[bool, int]:
-        size, *disk = self.script(_HAVE, self.root, self.blob(digest), doing="looking for a file").splitlines()
-        return size == str(size_bytes), free_bytes("\n".join(disk))
+        words = (self.root, self.blob(digest), str(size_bytes))
+        df = self.script(_HAVE, *words, doing="looking for a file")
+        return not df, free_bytes(df) if df else 0
 
     def commit(self, digest: str) -> None:
         part = f"{self.parts}/{digest}.part"
@@ -280,7 +282,7 @@ def architecture(machine: str, abis: str) -> str:
 
 def free_bytes(df: str) -> int:
     """The bytes available to us, from the last line of `df -kP`; raises AgentFailed."""
-    fields = df.split()
+    fields = df.strip().rpartition("\n")[2].split()
     if len(fields) < 6 or not fields[3].isdecimal():
         raise AgentFailed(f"the device's df says {df!r}")
     return int(fields[3]) * 1024

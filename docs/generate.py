@@ -53,10 +53,10 @@ def recipes_block() -> str:
 
 def targets_block() -> str:
     """The keys of a target, by transport."""
-    from pipeline.config import LocalTarget, SshTarget
+    from pipeline.config import AdbTarget, LocalTarget, SshTarget
 
     rows = []
-    for transport, model in (("local", LocalTarget), ("ssh", SshTarget)):
+    for transport, model in (("local", LocalTarget), ("ssh", SshTarget), ("adb", AdbTarget)):
         rows.append((f"**`{transport}`**", _first_sentence(model), ""))
         for key, field in model.model_fields.items():
             if key == "transport":

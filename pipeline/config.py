@@ -139,8 +139,34 @@ class SshTarget(Section):
     step_timeout: Seconds = Field(default=600.0, description="for one push or one benchmark, as above")
 
 
-TargetConfig = Annotated[LocalTarget | SshTarget, Field(union_mode="left_to_right")]
-_TARGET_KINDS: Mapping[str, type[LocalTarget] | type[SshTarget]] = {"local": LocalTarget, "ssh": SshTarget}
+class AdbTarget(Section):
+    """A phone, or a board with an adb daemon, reached by the `adb` program of this machine."""
+
+    transport: Literal["adb"]
+    serial: str = Field(default="", description="as `adb devices` shows it, in quotes; empty: the only one attached")
+    host: str = Field(default="", description="instead of a serial: name or address for wireless debugging")
+    port: int = Field(default=0, ge=0, le=65535, description="of wireless debugging; 0: 5555")
+    runner: str = Field(default="", description="what measures there; empty: the first that is installed")
+    libraries: str = Field(default="", description="runtimes for the runner: the app's .aar or .apk, or a folder")
+    python: str = Field(default="", description="interpreter of a device that has one; empty: it has none")
+    root: str = Field(default="", description="folder on the device; empty: /data/local/tmp/edge-deploy")
+    threads: int = Field(default=1, ge=1, description="threads of the runtime")
+    connect_timeout: Seconds = Field(default=10.0, description="to connect, in seconds or as `10 s`")
+    step_timeout: Seconds = Field(default=600.0, description="for one push or one benchmark, as above")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.serial and self.host:
+            raise ValueError("`serial` and `host` are two ways to the same device: give one of them")
+        return self
+
+
+TargetConfig = Annotated[LocalTarget | SshTarget | AdbTarget, Field(union_mode="left_to_right")]
+_TARGET_KINDS: Mapping[str, type[LocalTarget] | type[SshTarget] | type[AdbTarget]] = {
+    "local": LocalTarget,
+    "ssh": SshTarget,
+    "adb": AdbTarget,
+}
 
 
 def _target(value: object) -> object:
@@ -149,7 +175,7 @@ def _target(value: object) -> object:
         value = {}
     if not isinstance(value, dict):
         raise ValueError(f"should be keys with values, such as {{host: pi.local, user: pi}}, not {shown(value)}")
-    kind = value.get("transport", "ssh" if "host" in value else "local")
+    kind = value.get("transport", "ssh" if "host" in value else "adb" if "serial" in value else "local")
     if kind not in _TARGET_KINDS:
         raise ValueError(f"unknown transport {kind!r}, there are {', '.join(_TARGET_KINDS)}")
     return _TARGET_KINDS[kind].model_validate({"transport": kind, **value})

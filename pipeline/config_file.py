@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.config import Config, LocalTarget, SshTarget
+from pipeline.config import AdbTarget, Config, LocalTarget, SshTarget
 from pipeline.errors import UsageError, nearest
 from pipeline.quality.metrics import METRICS, MetricSpec, open_metrics
 from pipeline.recipes import AUTO, RECIPES
@@ -118,13 +118,28 @@ def _flat(value: Any) -> str:
     return str(value)
 
 
-def _spec(name: str, target: LocalTarget | SshTarget, base: Path) -> TargetSpec:
+def _spec(name: str, target: LocalTarget | SshTarget | AdbTarget, base: Path) -> TargetSpec:
     if isinstance(target, LocalTarget):
         return TargetSpec(name=name, transport="local", python=target.python, threads=target.threads)
 
     def here(path: str) -> str:
         return str((base / Path(path).expanduser()).resolve()) if path else ""
 
+    if isinstance(target, AdbTarget):
+        return TargetSpec(
+            name=name,
+            transport="adb",
+            serial=target.serial,
+            host=target.host,
+            port=target.port,
+            runner=target.runner,
+            libraries=here(target.libraries),
+            python=target.python,
+            root=target.root,
+            connect_timeout_s=target.connect_timeout,
+            step_timeout_s=target.step_timeout,
+            threads=target.threads,
+        )
     return TargetSpec(
         name=name,
         transport="ssh",

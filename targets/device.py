@@ -1,37 +1,33 @@
 """A connected device: what it is, what is on it, and how fast and how well a model answers there."""
 
-from collections.abc import Callable
-from dataclasses import asdict
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from targets.agent.session import Session, open_session
-from targets.delivery import deliver, digest_hex
+from targets.delivery import Store, deliver
 from targets.records import BenchRequest, Facts, Measurement, TargetSpec
 from targets.transport import Transport
 from targets.transports import load_transport
-from targets.wire import decode_facts, decode_measurement
-
-# The agent ends a benchmark at its deadline and says so; only when it cannot do that either, the host gives up.
-REPLY_GRACE_S = 15.0
 
 
-class Device:
-    """One device with our agent running on it; use it as a context manager, from one thread at a time.
+class Device(ABC):
+    """One device with which a session is open; use it as a context manager, from one thread at a time.
 
     Every expected failure is raised as a `DeployError`. After DeviceTimeout or ConnectionLost the session is over:
     connect again.
     """
 
-    def __init__(self, spec: TargetSpec, transport: Transport, session: Session) -> None:
+    def __init__(self, spec: TargetSpec, transport: Transport, store: Store) -> None:
         self.spec = spec
         self._transport = transport
-        self._session = session
+        self._store = store
 
+    @abstractmethod
     def facts(self) -> Facts:
         """What the device is and how it is right now."""
-        return decode_facts(self.spec.name, self._session.request("facts", self.spec.step_timeout_s))
 
     def push(self, path: Path, digest: str, progress: Callable[[int, int], None] | None = None) -> bool:
         """Bring a file to the device under its SHA-256 digest; False when it was there and nothing was sent.
@@ -40,31 +36,29 @@ class Device:
         DeviceTimeout or ConnectionLost; a partial file is never left under a live name.
         """
         try:
-            return deliver(self._transport, self._session, path, digest, progress)
+            return deliver(self._transport, self._store, path, digest, progress)
         except KeyboardInterrupt:
             self.close()
             raise
 
-    def bench(self, request: BenchRequest, deadline_s: float) -> Measurement:
+    @abstractmethod
+    def bench(self, request: BenchRequest, deadline_s: float, files: Mapping[str, Path] | None = None) -> Measurement:
         """Run one benchmark in a fresh process on the device.
 
-        Raises NoRuntime, HashMismatch (a stored file has rotted: push it again), InputError (the sample does not fit
-        the model), DeviceTimeout, or AgentFailed with the last lines of the process when it died.
+        `files` has the host's copies of the request's `blob`, `inputs` and `expected` under these names, for devices
+        without Python: there the host prepares the sample and judges the answer. Raises NoRuntime, HashMismatch (a
+        stored file has rotted: push it again), InputError (the sample does not fit the model), DeviceTimeout, or
+        AgentFailed with the last lines of the process when it died.
         """
-        fields = asdict(request)
-        for role in ("blob", "inputs", "expected"):
-            fields[role] = digest_hex(fields[role])
-        reply = self._session.request("bench", deadline_s + REPLY_GRACE_S, {**fields, "deadline_s": deadline_s})
-        return decode_measurement(self.spec.name, request, reply)
 
     @property
     def over(self) -> bool:
         """Whether the session has ended, so that only a new connection can go on."""
-        return self._session.over
+        return self._store.over
 
     def close(self) -> None:
-        """End the agent and the connection; nothing of ours keeps running on the device."""
-        self._session.close()
+        """End the session and the connection; nothing of ours keeps running on the device."""
+        self._store.close()
         self._transport.close()
 
     def __enter__(self) -> Self:
@@ -75,7 +69,7 @@ class Device:
 
 
 def connect(spec: TargetSpec, *, state: Path) -> Device:
-    """Connect, put the agent there if it is not, and start it.
+    """Connect and open a session: with our agent where there is Python, else with the device's own shell.
 
     `state` is the host's own folder; the local transport keeps its device in it. Raises UsageError for an unknown
     transport, else Unreachable, HostKeyRejected, AuthRefused, NoPython, DiskFull, ReadOnly, DeviceTimeout,
@@ -84,7 +78,10 @@ def connect(spec: TargetSpec, *, state: Path) -> Device:
     transport = load_transport(spec.transport)(spec, state)
     try:
         transport.open()
-        return Device(spec, transport, open_session(transport))
+        # By name, because the devices' modules are built on this one.
+        place = "targets.devices.agent" if transport.has_python else "targets.devices.shell"
+        device: Device = importlib.import_module(place).open_device(transport)
+        return device
     except BaseException:
         transport.close()
         raise

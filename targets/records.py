@@ -73,6 +73,7 @@ class Facts:
     temperature_c: float | Absent
     meters: tuple[str, ...]
     emulated: str = ""  # non-empty: why latencies here are not those of the hardware it looks like
+    conditions: Mapping[str, str] = field(default_factory=dict)  # of a phone: battery, thermal status, clusters …
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

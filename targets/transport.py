@@ -108,6 +108,11 @@ class Transport(ABC):
     def python(self) -> str:
         return self.spec.python or "python3"
 
+    @property
+    def has_python(self) -> bool:
+        """Whether there is a Python for our agent; else the device is worked by its own shell."""
+        return True
+
     def open(self) -> None:
         with self.guard("connecting"):
             self._open()

@@ -34,6 +34,7 @@ def decode_facts(target: str, wire: Json) -> Facts:
             temperature_c=_or_absent(wire["temperature_c"], float, f"no thermal zone on {target}"),
             meters=tuple(str(meter) for meter in wire["meters"]),
             emulated=str(wire["emulated"]),
+            conditions={str(key): str(value) for key, value in wire.get("conditions", {}).items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as fault:
         raise AgentFailed(f"{target}: the agent's facts are out of protocol ({fault!r})") from fault

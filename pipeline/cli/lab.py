@@ -73,21 +73,16 @@ def up(profiles: tuple[str, ...], disk: str, name: str, **counts: int) -> None:
     for reason in dict.fromkeys(started.lacking.values()):
         names = [device for device, why in started.lacking.items() if why == reason]
         click.echo(f"{', '.join(names[:3])}{' and others' * (len(names) > 3)}: {reason}", err=True)
-    specs = started.target_specs()
-    if specs:
-        _print_fragment(specs)
-    for device in started.devices:
-        if device.service == "adb":
-            click.echo(f"# {device.name}: adb connect {LOOPBACK}:{device.port}")
-    run = f"deploy run --targets-from {name}      " if specs else ""
-    click.echo(f"# {run}deploy lab down --name {name}")
+    _print_fragment(started.target_specs())
+    click.echo(f"# deploy run --targets-from {name}      deploy lab down --name {name}")
 
 
 def _print_fragment(specs: "tuple[TargetSpec, ...]") -> None:
     from ruamel.yaml import YAML
 
     keys = ("transport", "host", "port", "user", "identity_file", "known_hosts", "ssh_config", "python")
-    YAML().dump({"targets": {spec.name: {key: getattr(spec, key) for key in keys} for spec in specs}}, sys.stdout)
+    said = {spec.name: {key: found for key in keys if (found := getattr(spec, key))} for spec in specs}
+    YAML().dump({"targets": said}, sys.stdout)
 
 
 @lab.command()

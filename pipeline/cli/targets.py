@@ -26,8 +26,9 @@ def list_targets(config: Path, as_json: bool) -> None:
         click.echo(json.dumps([asdict(spec) for spec in specs]))
         return
     for spec in specs:
-        where = spec.host + (f":{spec.port}" if spec.port else "") if spec.transport == "ssh" else "this machine"
-        click.echo(f"{spec.name:<16} {spec.transport:<6} {(spec.user + '@') if spec.user else ''}{where}")
+        where = {"local": "this machine", "adb": spec.serial or spec.host or "whichever is attached"}
+        place = where.get(spec.transport, spec.host) + (f":{spec.port}" if spec.port else "")
+        click.echo(f"{spec.name:<16} {spec.transport:<6} {(spec.user + '@') if spec.user else ''}{place}")
 
 
 @targets.command()

@@ -11,12 +11,12 @@ from pipeline.records import Measured, Pushed
 from pipeline.rehearsal.conductor import Happened
 from pipeline.stages.gate import MAX_ANSWER_STEPS
 from targets.lab.lab import command_inside
-from targets.lab.state import USER, LabState
+from targets.lab.state import USER, LabState, Service
 from targets.records import Failed, Measurement
 
 # What our agent keeps on a device is named by its own hash: whatever says otherwise was not written to its end.
-_STORE = f"/home/{USER}/.edge-deploy/blobs/sha256"
-_HASHES = f"cd {_STORE} 2>/dev/null || exit 0; ls | while read -r file; do sha256sum $file; done"
+_HASHES = "cd $0/blobs/sha256 2>/dev/null || exit 0; for file in *; do [ ! -f $file ] || sha256sum $file; done"
+_ROOTS: Mapping[Service, str] = {"ssh": f"/home/{USER}/.edge-deploy", "adb": "/data/local/tmp/edge-deploy"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +93,7 @@ def _outcome(record: Measured, pushed: Outcome) -> Outcome:
 
 def half_written(lab: LabState, device: str) -> tuple[str, ...]:
     """The names in the device's store whose content has another hash; raises EnvironmentFault when it is down."""
-    command = command_inside(lab, device, ["sh", "-c", _HASHES])
+    command = command_inside(lab, device, ["sh", "-c", _HASHES, _ROOTS[lab.device(device).service]])
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise EnvironmentFault(f"{device}: its store cannot be read: {done.stderr.strip()}", hint="deploy lab status")

@@ -117,8 +117,11 @@ def _measure(
                 for name in left:
                     if device.over:
                         break
+                    request = requests[name]
+                    roles = {"blob": request.blob, "inputs": request.inputs, "expected": request.expected}
+                    files = {role: context.store.path(digest) for role, digest in roles.items()}
                     try:
-                        found[name] = device.bench(requests[name], target.step_timeout_s)
+                        found[name] = device.bench(request, target.step_timeout_s, files)
                     except DeployError as error:
                         found[name] = Failed(code=error.code, message=error.message, hint=error.hint)
                     report(len(found), len(requests))

@@ -40,7 +40,7 @@ _PIP = {
 
 
 class Session:
-    """One agent running on the device; requests go one at a time."""
+    """One agent running on the device, and the files that it keeps; requests go one at a time."""
 
     def __init__(self, transport: Transport, stream: Stream) -> None:
         self._transport = transport
@@ -77,6 +77,19 @@ class Session:
         if "ok" in reply:
             return dict(reply["ok"])
         raise self._named(reply["error"], fields or {})
+
+    def have(self, digest: str, size_bytes: int) -> tuple[bool, int]:
+        found = self._step("have", {"blobs": {digest: size_bytes}})
+        return digest in found["present"], int(found["free_disk_bytes"])
+
+    def commit(self, digest: str) -> None:
+        self._step("commit", {"sha256": digest})
+
+    def discard(self, digest: str) -> None:
+        self._step("discard", {"sha256": digest})
+
+    def _step(self, operation: str, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        return self.request(operation, self._transport.spec.step_timeout_s, fields)
 
     def _exchange(self, line: bytes, deadline: float, deadline_s: float, operation: str) -> dict[str, Any]:
         try:

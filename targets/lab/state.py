@@ -110,21 +110,22 @@ class LabState:
         raise UsageError(f"{name}: not a device of lab {self.name}", hint=f"it has: {known}")
 
     def target_specs(self) -> tuple[TargetSpec, ...]:
-        """The devices with SSH as targets, with the lab's keys; nothing of the user's own ~/.ssh takes part."""
-        return tuple(
-            TargetSpec(
-                name=device.name,
-                transport="ssh",
-                host=LOOPBACK,
-                port=device.port,
-                user=USER,
-                identity_file=str(self.folder / "identity"),
-                known_hosts=str(self.folder / "known_hosts"),
-                ssh_config=os.devnull,
-                python=device.python,
-            )
-            for device in self.devices
-            if device.service == "ssh"
+        """The devices as targets, with the lab's keys; nothing of the user's own ~/.ssh takes part."""
+        return tuple(self._spec(device) for device in self.devices)
+
+    def _spec(self, device: LabDevice) -> TargetSpec:
+        if device.service == "adb":
+            return TargetSpec(name=device.name, transport="adb", host=LOOPBACK, port=device.port)
+        return TargetSpec(
+            name=device.name,
+            transport="ssh",
+            host=LOOPBACK,
+            port=device.port,
+            user=USER,
+            identity_file=str(self.folder / "identity"),
+            known_hosts=str(self.folder / "known_hosts"),
+            ssh_config=os.devnull,
+            python=device.python,
         )
 
     def save(self) -> None:

@@ -8,6 +8,7 @@ from targets.errors import MissingExtra, UsageError
 from targets.transport import Transport
 
 TRANSPORTS: Mapping[str, str] = {
+    "adb": "targets.transports.adb:AdbTransport",
     "local": "targets.transports.local:LocalTransport",
     "ssh": "targets.transports.ssh:SshTransport",
 }

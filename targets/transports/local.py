@@ -1,20 +1,15 @@
 """This host as a device: the same agent, run as a child process in a folder of its own."""
 
-import os
-import select
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from targets.errors import NoPython
 from targets.transport import CHUNK_BYTES, Progress, Stream, Transport
-
-# The agent kills its child and removes its parts before it exits; a second is plenty, five are for a busy machine.
-LEAVE_S = 5.0
+from targets.transports.process import ProcessStream
 
 
 class LocalTransport(Transport):
@@ -32,7 +27,7 @@ class LocalTransport(Transport):
         pass
 
     def _start(self, argv: Sequence[str]) -> Stream:
-        return _ProcessStream(self._spawn(argv))
+        return ProcessStream(self._spawn(argv))
 
     def _spawn(self, argv: Sequence[str]) -> "subprocess.Popen[bytes]":
         # In a session of its own, so that Ctrl-C in the terminal reaches only us and we end it in order.
@@ -56,53 +51,3 @@ class LocalTransport(Transport):
 
     def _close(self) -> None:
         pass
-
-
-class _ProcessStream(Stream):
-    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
-        super().__init__()
-        assert process.stdin and process.stdout and process.stderr
-        self._process = process
-        self._stdin, self._stdout, self._stderr = process.stdin, process.stdout, process.stderr
-        self._listening = {self._stdout.fileno(), self._stderr.fileno()}
-
-    def send_line(self, line: bytes, deadline: float) -> None:
-        self._stdin.write(line + b"\n")
-        self._stdin.flush()
-
-    def _receive(self, timeout_s: float) -> bytes:
-        deadline = time.monotonic() + timeout_s
-        while ready := select.select(self._listening, [], [], max(0.0, deadline - time.monotonic()))[0]:
-            errors = self._stderr.fileno()
-            if errors in ready:
-                chunk = os.read(errors, 65536)
-                self._keep_errors(chunk)
-                if not chunk:
-                    self._listening.discard(errors)
-            if self._stdout.fileno() in ready:
-                return os.read(self._stdout.fileno(), 1 << 20)
-        raise TimeoutError
-
-    def exit_status(self) -> int | None:
-        try:
-            status = self._process.wait(timeout=LEAVE_S)
-        except subprocess.TimeoutExpired:
-            return None
-        while self._stderr.fileno() in self._listening:
-            chunk = os.read(self._stderr.fileno(), 65536)
-            self._keep_errors(chunk)
-            if not chunk:
-                break
-        return status
-
-    def close(self) -> None:
-        with suppress(BrokenPipeError):  # it is gone already
-            self._stdin.close()
-        try:
-            self._process.wait(timeout=LEAVE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()  # the kernel then ends its benchmark child (PR_SET_PDEATHSIG)
-            self._process.wait()
-        finally:
-            self._stdout.close()
-            self._stderr.close()

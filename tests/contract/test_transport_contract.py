@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from adb_client import Adb
+from phones import phone
 from sshd import Sshd, processes_with
 from tiny_models import Bundle, digest_of, onnx_bundle, slow_onnx_bundle, tflite_bundle
 
@@ -31,13 +33,31 @@ from targets.transports import TRANSPORTS
 MakeSpec = Callable[..., TargetSpec]
 
 
+# Devices without Python keep files as those with our agent do.
+WITHOUT_PYTHON = "adb, without python"
+everywhere = pytest.mark.parametrize("make_spec", [*sorted(TRANSPORTS), WITHOUT_PYTHON], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def a_phone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Adb, int]]:
+    with phone(tmp_path_factory.mktemp("phone")) as found:
+        yield found
+
+
 @pytest.fixture(params=sorted(TRANSPORTS))
-def make_spec(request: pytest.FixtureRequest, tmp_path: Path) -> MakeSpec:
+def make_spec(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeSpec:
     """A target over each transport, its root in the test's own folder."""
     root = tmp_path / "device root; $HOME 'quoted'"  # a name no shell may touch
     common = {"root": str(root), "python": sys.executable, "step_timeout_s": 30.0}
     if request.param == "local":
         return lambda **more: TargetSpec(**{"name": "dev", "transport": "local", **common, **more})
+    if request.param in ("adb", WITHOUT_PYTHON):
+        adb, port = request.getfixturevalue("a_phone")
+        monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", adb.environment["ANDROID_ADB_SERVER_PORT"])
+        wifi = {"transport": "adb", "host": "127.0.0.1", "port": port}
+        if request.param == WITHOUT_PYTHON:
+            wifi["python"] = ""
+        return lambda **more: TargetSpec(**{"name": "dev", **common, **wifi, **more})
     server: Sshd = request.getfixturevalue("shared_sshd")
     login = {
         "host": "127.0.0.1",
@@ -85,6 +105,7 @@ def test_facts_are_those_of_the_machine(device: Device) -> None:
     assert facts.free_disk_bytes > 0
 
 
+@everywhere
 def test_a_file_arrives_whole_and_is_sent_once(device: Device, tmp_path: Path) -> None:
     source = tmp_path / "blob"
     source.write_bytes(os.urandom(3_000_000))
@@ -98,6 +119,7 @@ def test_a_file_arrives_whole_and_is_sent_once(device: Device, tmp_path: Path) -
     assert leftovers(Path(device.spec.root)) == []
 
 
+@everywhere
 def test_an_empty_file_can_be_pushed(device: Device, tmp_path: Path) -> None:
     source = tmp_path / "empty"
     source.touch()
@@ -105,6 +127,7 @@ def test_an_empty_file_can_be_pushed(device: Device, tmp_path: Path) -> None:
     assert (blobs(device) / digest_of(source)).stat().st_size == 0
 
 
+@everywhere
 def test_a_file_that_is_not_what_it_was_called_is_refused(device: Device, tmp_path: Path) -> None:
     source = tmp_path / "blob"
     source.write_bytes(b"something else")
@@ -114,6 +137,7 @@ def test_a_file_that_is_not_what_it_was_called_is_refused(device: Device, tmp_pa
     assert device.push(source, digest_of(source)) is True  # the session goes on
 
 
+@everywhere
 def test_a_short_blob_under_a_live_name_is_sent_again(device: Device, tmp_path: Path) -> None:
     source = tmp_path / "blob"
     source.write_bytes(b"x" * 1000)
@@ -122,6 +146,7 @@ def test_a_short_blob_under_a_live_name_is_sent_again(device: Device, tmp_path: 
     assert (blobs(device) / digest_of(source)).read_bytes() == source.read_bytes()
 
 
+@everywhere
 def test_a_file_that_is_not_there_is_the_users_mistake(device: Device, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         device.push(tmp_path / "nothing", "0" * 64)
@@ -256,6 +281,7 @@ def test_ctrl_c_during_a_benchmark_leaves_nothing_running(device: Device, tmp_pa
     wait_until(lambda: not processes_with(device.spec.root))
 
 
+@everywhere
 def test_ctrl_c_during_a_push_leaves_no_part_and_no_blob(device: Device, tmp_path: Path) -> None:
     source = tmp_path / "blob"
     source.write_bytes(os.urandom(4_000_000))
@@ -351,6 +377,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @needs_root
+@everywhere
 def test_a_file_too_large_for_the_disk_is_not_sent(make_spec: MakeSpec, small_disk: Path, tmp_path: Path) -> None:
     source = tmp_path / "blob"
     source.write_bytes(b"\0" * 6_000_000)
@@ -364,6 +391,7 @@ def test_a_file_too_large_for_the_disk_is_not_sent(make_spec: MakeSpec, small_di
 
 
 @needs_root
+@everywhere
 def test_a_disk_that_fills_up_on_the_way_is_reported_and_left_clean(
     make_spec: MakeSpec, small_disk: Path, tmp_path: Path
 ) -> None:
@@ -388,6 +416,7 @@ def _fill(path: Path) -> None:
 
 
 @needs_root
+@everywhere
 def test_a_read_only_file_system_is_named_as_such(make_spec: MakeSpec, small_disk: Path, tmp_path: Path) -> None:
     spec = make_spec(root=str(small_disk / "root"))
     source = tmp_path / "blob"

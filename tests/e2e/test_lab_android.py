@@ -195,7 +195,7 @@ def test_read_only_disk(lab: LabState, adb: Adb, phone: str, blob: Path) -> None
 
 
 def test_killed_programs_say_so(lab: LabState, adb: Adb, phone: str) -> None:
-    with adb.start("-s", phone, "shell", "echo up; sleep 60") as program:
+    with adb.start("-s", phone, "shell", "echo up; exec sleep 60") as program:
         assert program.stdout and program.stdout.readline() == "up\n"
         inflict(lab, "pixel-7-0", "kill")
         program.communicate(timeout=10)
@@ -238,9 +238,7 @@ def test_the_command_line_from_up_to_down() -> None:
     try:
         assert started.returncode == 0, started.stderr
         lab = load_lab(name)
-        assert lab.target_specs() == ()  # `deploy` has no transport for them
-        assert f"# pixel-7-0: adb connect {serial(lab, 'pixel-7-0')}\n" in started.stdout
-        assert "targets:" not in started.stdout
+        assert f"    host: {LOOPBACK}\n    port: {lab.device('pixel-7-0').port}\n" in started.stdout
         assert serial(lab, "pixel-7-0") in deploy("status", "--name", name).stdout
         done = deploy("exec", "--name", name, "pixel-7-0", "--", "sh", "-c", "getprop ro.product.model; exit 7")
         assert (done.returncode, done.stdout) == (7, "Pixel 7\n")

@@ -208,6 +208,20 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert spec.identity_file == str(tmp_path / "keys" / "id")
 
 
+def test_a_phone_is_given_by_its_serial_or_its_address(tmp_path: Path) -> None:
+    wifi = {"transport": "adb", "host": "10.0.0.7", "port": 37001, "libraries": "app.aar"}
+    targets = {"usb": {"serial": "28A1FDH2"}, "wifi": wifi, "any": {"transport": "adb"}}
+    usb, over_wifi, anything = load(tmp_path, {**WHOLE, "targets": targets}).target_specs()
+    assert (usb.transport, usb.serial, usb.host) == ("adb", "28A1FDH2", "")
+    assert (over_wifi.transport, over_wifi.host, over_wifi.port) == ("adb", "10.0.0.7", 37001)
+    assert over_wifi.libraries == str(tmp_path / "app.aar")
+    assert (anything.transport, anything.serial, anything.host) == ("adb", "", "")
+    with pytest.raises(UsageError, match="two ways to the same device"):
+        load(tmp_path, {**WHOLE, "targets": {"both": {"serial": "28A1FDH2", **wifi}}})
+    with pytest.raises(UsageError, match="user"):
+        load(tmp_path, {**WHOLE, "targets": {"usb": {"serial": "28A1FDH2", "user": "pi"}}})
+
+
 def test_the_schema_for_editors_names_every_key() -> None:
     text = json.dumps(config_schema())
     for place in keys_of(WHOLE):

@@ -1,12 +1,14 @@
 """One stream of a connection: what a service reads from and writes to its client.
 
-Both directions hold one payload at most: the sender of a WRTE waits for OKAY before the next.
+The sender of a WRTE waits for OKAY before the next.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
 from targets.lab.adbd.wire import CLSE, OKAY, WRTE, WireError
+
+_MOST_WAITING = 16
 
 
 class StreamClosed(Exception):
@@ -81,8 +83,12 @@ class Stream:
             self.ended()
 
     def wrote(self, payload: bytes) -> None:
-        """A WRTE came. Raises WireError when we have not yet acknowledged the last one."""
-        if not self._arrived.empty():
+        """A WRTE came. Raises WireError for a client that does not wait for our OKAY at all.
+
+        The genuine server does not either once its own client, `adb push` for example, has left after an error: then
+        it sends what that has left behind, which is a socket's buffer at most.
+        """
+        if self._arrived.qsize() >= _MOST_WAITING:
             raise WireError("a client that does not wait for OKAY")
         self._arrived.put_nowait(payload)
 

@@ -1,0 +1,38 @@
+"""A device on which our agent runs, in its Python."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from targets.agent.session import Session, open_session
+from targets.delivery import digest_hex
+from targets.device import Device
+from targets.records import BenchRequest, Facts, Measurement
+from targets.transport import Transport
+from targets.wire import decode_facts, decode_measurement
+
+# The agent ends a benchmark at its deadline and says so; only when it cannot do that either, the host gives up.
+REPLY_GRACE_S = 15.0
+
+
+class AgentDevice(Device):
+    """Everything is asked of the agent."""
+
+    def __init__(self, transport: Transport, session: Session) -> None:
+        super().__init__(transport.spec, transport, session)
+        self._session = session
+
+    def facts(self) -> Facts:
+        return decode_facts(self.spec.name, self._session.request("facts", self.spec.step_timeout_s))
+
+    def bench(self, request: BenchRequest, deadline_s: float, files: Mapping[str, Path] | None = None) -> Measurement:
+        fields = asdict(request)
+        for role in ("blob", "inputs", "expected"):
+            fields[role] = digest_hex(fields[role])
+        reply = self._session.request("bench", deadline_s + REPLY_GRACE_S, {**fields, "deadline_s": deadline_s})
+        return decode_measurement(self.spec.name, request, reply)
+
+
+def open_device(transport: Transport) -> Device:
+    """Put the agent on the device if it is not there, and start it."""
+    return AgentDevice(transport, open_session(transport))

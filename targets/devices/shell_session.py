@@ -244,7 +244,7 @@ def _collect(stream: AdbStream, token: bytes, deadline: float, limit: int, stdin
     while True:
         line = stream.read_line(deadline, limit)
         if line.startswith(token):
-            stream.exit_status_of_client()  # by then its last words on stderr have come
+            stream.last_words()
             output = b"\n".join(lines)  # of an output that ended with a newline, an empty last line is left
             return Finished(exit_code=int(line.split()[1]), stdout=output, stderr=stream.stderr_tail())
         lines.append(line)

@@ -231,9 +231,13 @@ class AdbStream(ProcessStream):
         else:
             self._stdin.close()
 
-    def exit_status_of_client(self) -> int | None:
-        """The exit code of `adb` itself, with its errors read to their end."""
-        return super().exit_status()
+    def last_words(self) -> None:
+        """Read what is still to come on stderr of a program that has ended, without waiting for long."""
+        deadline = time.monotonic() + _LEAVE_S
+        with suppress(TimeoutError):
+            while super()._receive(max(0.0, deadline - time.monotonic())):
+                pass
+            super().exit_status()
 
     def exit_status(self) -> int | None:
         """None when the link is gone: adb's own exit code says nothing of the program then."""

@@ -2,8 +2,10 @@
 
     FORMAT      litert (.tflite) or onnx (.onnx)
     PRECISION   float32, float16, dynamic-int8 (int8 weights, activations quantized while running),
-                int8 (weights and activations, ranges from calibration), int16x8 (int16 activations, int8 weights)
+                int8 (weights and activations, ranges from calibration), int16x8 (int16 activations, int8 weights),
+                qat-int8 (as int8, after quantization-aware fine-tuning of a Keras source)
     OPTION      io-int8, io-uint8: the model's own inputs and outputs are integers too (default: float32 as before)
+                w4: int4 weights where the runtime has them (default: int8)
                 s8s8: signed activations (default: unsigned)
 
 A recipe costs one module, one row here, and one line in `tests/contract/test_recipes.py`. Third parties register under
@@ -20,14 +22,28 @@ RECIPES = with_entry_points(
         "litert-int8": "pipeline.recipes.litert_static:INT8",
         "litert-int8-io-int8": "pipeline.recipes.litert_static:INT8_IO_INT8",
         "litert-int8-io-uint8": "pipeline.recipes.litert_static:INT8_IO_UINT8",
+        "litert-int8-w4": "pipeline.recipes.litert_static:INT8_W4",
+        "litert-qat-int8": "pipeline.recipes.litert_static:QAT_INT8",
+        "litert-qat-int8-w4": "pipeline.recipes.litert_static:QAT_INT8_W4",
         "litert-int16x8": "pipeline.recipes.litert_static:INT16X8",
         "onnx-float32": "pipeline.recipes.float32:ONNX",
         "onnx-dynamic-int8": "pipeline.recipes.onnx_dynamic:DYNAMIC_INT8",
         "onnx-int8": "pipeline.recipes.onnx_static:INT8",
         "onnx-int8-s8s8": "pipeline.recipes.onnx_static:INT8_S8S8",
+        "onnx-qat-int8": "pipeline.recipes.onnx_static:QAT_INT8",
     },
     "edge_deploy.recipes",
 )
 
-# Not run unless deploy.yaml names them.
-OPTIONAL = frozenset({"litert-int8-io-int8", "litert-int8-io-uint8", "onnx-int8-s8s8"})
+# Not run unless deploy.yaml names them: they change the model's own inputs, are for one kind of CPU, or train.
+OPTIONAL = frozenset(
+    {
+        "litert-int8-io-int8",
+        "litert-int8-io-uint8",
+        "litert-int8-w4",
+        "litert-qat-int8",
+        "litert-qat-int8-w4",
+        "onnx-int8-s8s8",
+        "onnx-qat-int8",
+    }
+)

@@ -1,6 +1,6 @@
 """Static quantization of the float `.tflite` with ai-edge-quantizer, from our calibrated ranges.
 
-Weights are int8, symmetric, one scale per output channel; activations int8 affine or int16 symmetric, one scale per
+Weights are int8 (or int4 in ops that LiteRT has it for), symmetric, one scale per output channel; activations int8 affine or int16 symmetric, one scale per
 tensor (the LiteRT 8-bit quantization specification; Jacob et al. 2018, arXiv:1712.05877).
 """
 
@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.errors import ConversionFailed
-from pipeline.recipes.recipe import Ingredients
+from pipeline.recipes.recipe import Ingredients, Start
 
+# All that have an int4 rule with int8 activations (`static_wi4_ai8` of ai-edge-quantizer 0.10); depthwise and
+# transposed convolutions keep int8 weights. LiteRT runs these two, unpacking the weights before the kernel.
+_INT4_OPS = ("CONV_2D", "FULLY_CONNECTED")
 Io = Literal["float32", "int8", "uint8"]
 
 
@@ -21,8 +24,9 @@ class Static:
     activation_bits: Literal[8, 16]
     io: Io
     summary: str
+    weight_bits: Literal[4, 8] = 8
     format: Literal["tflite"] = "tflite"
-    start: Literal["ranges"] = "ranges"
+    start: Start = "ranges"
     tools: tuple[str, ...] = ("ai-edge-quantizer", "ai-edge-litert")
 
     def quantize(self, ingredients: Ingredients, output: Path) -> None:
@@ -31,6 +35,9 @@ class Static:
 
         preset = presets.static_wi8_ai8() if self.activation_bits == 8 else presets.static_wi8_ai16()
         engine = quantizer.Quantizer(str(ingredients.float_model), preset)
+        if self.weight_bits == 4:
+            for op in _INT4_OPS:
+                engine.add_static_config(".*", qtyping.TFLOperationName[op], self.activation_bits, 4)
         if self.io != "int8":
             # Float inputs and outputs: a drop-in replacement. The quantizer knows no uint8: that is made from this.
             for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
@@ -103,6 +110,25 @@ def _check_interface(path: Path, io: Io) -> None:
 
 
 INT8 = Static(activation_bits=8, io="float32", summary="int8 weights and activations, float32 inputs and outputs")
+INT8_W4 = Static(
+    activation_bits=8,
+    io="float32",
+    weight_bits=4,
+    summary="int8 activations, int4 weights in convolutions and dense layers: smallest, often slower",
+)
+QAT_INT8 = Static(
+    activation_bits=8,
+    io="float32",
+    start="finetuned-w8",
+    summary="litert-int8 after quantization-aware fine-tuning; no labels needed",
+)
+QAT_INT8_W4 = Static(
+    activation_bits=8,
+    io="float32",
+    weight_bits=4,
+    start="finetuned-w4",
+    summary="litert-int8-w4 after quantization-aware fine-tuning; no labels needed",
+)
 INT8_IO_INT8 = Static(activation_bits=8, io="int8", summary="int8 throughout, inputs and outputs included")
 INT8_IO_UINT8 = Static(activation_bits=8, io="uint8", summary="int8 inside, uint8 inputs and outputs (camera bytes)")
 INT16X8 = Static(activation_bits=16, io="float32", summary="int16 activations, int8 weights: precise, often slow")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.recipes.recipe import Ingredients
+from pipeline.recipes.recipe import Ingredients, Start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +19,7 @@ class Static:
     signed_activations: bool
     summary: str
     format: Literal["onnx"] = "onnx"
-    start: Literal["ranges"] = "ranges"
+    start: Start = "ranges"
     tools: tuple[str, ...] = ("onnx", "onnxruntime")
 
     def quantize(self, ingredients: Ingredients, output: Path) -> None:
@@ -58,4 +58,9 @@ INT8 = Static(signed_activations=False, summary="int8 weights per channel and ui
 INT8_S8S8 = Static(
     signed_activations=True,
     summary="int8 weights per channel and int8 activations: partly in float on x86, so answers differ from ARM's",
+)
+QAT_INT8 = Static(
+    signed_activations=False,
+    start="finetuned-w8",
+    summary="onnx-int8 after quantization-aware fine-tuning; no labels needed",
 )

@@ -10,8 +10,10 @@ from pipeline.plugins import load_plugin
 from pipeline.records import Format
 
 # What a recipe starts from: the source (as the export's SavedModel), the float model in its own format, or that and
-# the calibrated ranges of its tensors.
-Start = Literal["source", "float", "ranges"]
+# the calibrated ranges of its tensors; or both of them of the source fine-tuned for int8 activations and int8 or int4
+# weights, with the ranges that training learned among the calibrated ones.
+Start = Literal["source", "float", "ranges", "finetuned-w8", "finetuned-w4"]
+WEIGHT_BITS: Mapping[Start, int] = {"finetuned-w8": 8, "finetuned-w4": 4}
 Ranges = Mapping[str, tuple[float, float]]
 
 

@@ -9,8 +9,10 @@ from pipeline.samples import DataSpec
 from pipeline.stages.context import Context, Progress, refusing
 
 
-def calibrate_step(context: Context, format: Format, prepared: Step, exported: Step, calibrate: DataSpec) -> Step:
-    """Ranges of the float model in `format`."""
+def calibrate_step(
+    context: Context, format: Format, prepared: Step, exported: Step, calibrate: DataSpec, *, name: str = ""
+) -> Step:
+    """Ranges of the float model in `format`, learned ones where training left some; `name` as for `export_step`."""
     tools = versions("ai-edge-litert" if format == "tflite" else "onnxruntime", "numpy")
 
     def run(results: Results, report: Progress) -> Any:
@@ -28,10 +30,12 @@ def calibrate_step(context: Context, format: Format, prepared: Step, exported: S
                     calibrate=calibrate,
                     inputs=source.inputs,
                     base=context.base,
+                    learned=context.store.path(source.learned) if source.learned else None,
                     output=output,
                 )
                 return Ranges(format=format, blob=context.store.add_file(output), tools=tools, **fields)
 
         return refusing(context, "calibrate", work)
 
-    return Step(stage="calibrate", name=format, run=run, records=(Ranges,), needs=(prepared, exported), tools=tools)
+    needs = (prepared, exported)
+    return Step(stage="calibrate", name=name or format, run=run, records=(Ranges,), needs=needs, tools=tools)

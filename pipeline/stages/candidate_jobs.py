@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.calibration import OBSERVERS
+from pipeline.calibration.learned import placed, read_learned
 from pipeline.calibration.ranges import MinMax, Observer
-from pipeline.exporters.source import missing_tensorflow
+from pipeline.exporters.source import Arrays, missing_tensorflow
 from pipeline.plugins import load_plugin
 from pipeline.recipes.coverage import coverage
 from pipeline.recipes.recipe import Ingredients, recipe
@@ -28,9 +29,13 @@ def calibrate(
     inputs: tuple[TensorSpec, ...],
     base: Path,
     output: Path,
+    learned: Path | None = None,
     report: Report,
 ) -> dict[str, Any]:
-    """Observe every float tensor over the calibration samples; writes {tensor: [min, max]} to `output`."""
+    """Observe every float tensor over the calibration samples; writes {tensor: [min, max]} to `output`.
+
+    A range that training `learned` takes the place of the observed one.
+    """
     observer: Observer = load_plugin(OBSERVERS[format])(model)
     observed = MinMax()
     samples = open_samples(calibrate, inputs, base)
@@ -38,10 +43,17 @@ def calibrate(
         for tensor, values in observer.observe(sample.inputs):
             observed.add(sample.id, tensor, values)
         report(number + 1, len(samples))
-    ranges = observed.result()
+    placed_ranges, notes = _placed(learned, observer, next(iter(samples)).inputs) if learned else ({}, ())
+    ranges = {**observed.result(), **placed_ranges}
     output.write_text(json.dumps(ranges, sort_keys=True))
     constant = tuple(name for name, (low, high) in ranges.items() if low == high)
-    return {"tensors": len(ranges), "constant_tensors": constant, "samples": len(samples)}
+    return {"tensors": len(ranges), "constant_tensors": constant, "samples": len(samples), "notes": notes}
+
+
+def _placed(learned: Path, observer: Observer, first: Arrays) -> tuple[dict[str, tuple[float, float]], tuple[str, ...]]:
+    ranges, lost = placed(read_learned(learned), observer.observe(first))
+    notes = (f"learned ranges without a tensor in this export, calibrated instead: {', '.join(lost)}",) if lost else ()
+    return ranges, notes
 
 
 def quantize(

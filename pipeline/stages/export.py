@@ -81,8 +81,8 @@ def _unusable(path: Path, error: WorkerDied | JobRaised) -> DeployError:
     return InputError(said, hint="check that the model runs in its own framework")
 
 
-def export_step(context: Context, format: Format, prepared: Step, calibrate: DataSpec) -> Step:
-    """The float model in `format`, compared with the source's own answer."""
+def export_step(context: Context, format: Format, prepared: Step, calibrate: DataSpec, *, name: str = "") -> Step:
+    """The float model in `format`, compared with the source's own answer; `name` when it is not the first of these."""
     opset = context.loaded.config.source.opset
 
     def run(results: Results, report: Progress) -> Any:
@@ -124,7 +124,7 @@ def export_step(context: Context, format: Format, prepared: Step, calibrate: Dat
     tools = versions(*_TOOLS["to_onnx" if format == "onnx" else format])
     return Step(
         stage="export",
-        name=format,
+        name=name or format,
         run=run,
         records=(Exported,),
         needs=(prepared,),

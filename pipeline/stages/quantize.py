@@ -10,7 +10,7 @@ from pipeline.stages.context import Context, Progress, refusing
 
 
 def quantize_step(context: Context, name: str, prepared: Step, exported: Step, calibrated: Step | None) -> Step:
-    """The candidate of recipe `name`; `calibrated` is given when the recipe starts from ranges."""
+    """The candidate of recipe `name`; `calibrated` is given when the recipe needs ranges."""
     chosen = recipe(name)
     tools = versions(*chosen.tools, "ai-edge-litert" if chosen.format == "tflite" else "onnxruntime")
 
@@ -39,6 +39,7 @@ def quantize_step(context: Context, name: str, prepared: Step, exported: Step, c
                     blob=context.store.add_file(output),
                     size_bytes=size,
                     tools=tools,
+                    notes=(*source.notes, *(ranges.notes if ranges else ())),
                     **fields,
                 )
 

@@ -50,8 +50,9 @@ class DataSummary:
 class Prepared:
     """The source model with its shapes fixed, both data sets checked against it, and its own answers on them.
 
-    A fine-tuned model is such a source too, so that what follows needs no case of its own. `blob` is a tar of a SavedModel, or an ONNX file. `reference` is an outputs file (`pipeline.quality.outputs`): group
-    "test" for every test sample, group "calibrate" for the first calibration sample.
+    A fine-tuned model is such a source too, so that what follows needs no case of its own. `blob` is a tar of a
+    SavedModel, or an ONNX file. `reference` is an outputs file (`pipeline.quality.outputs`): group "test" for every
+    test sample, group "calibrate" for the first calibration sample; of a fine-tuned model only that.
     """
 
     source_kind: str

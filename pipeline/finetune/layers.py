@@ -139,11 +139,11 @@ def best_clip(weights: np.ndarray[Any, Any], *, bits: int, axes: tuple[int, ...]
     others = tuple(axis for axis in range(weights.ndim) if axis not in {a % weights.ndim for a in axes})
     largest = np.maximum(np.abs(weights).max(axis=others, keepdims=True), 1e-9).astype(np.float32)
     if bits >= 8:
-        return largest
+        return np.asarray(largest)
     limit = 2 ** (bits - 1) - 1
     errors = []
     for share in _CLIP_SHARES:
         scale = share * largest / limit
         rounded = np.clip(np.rint(weights / scale), -limit, limit) * scale
         errors.append(np.square(rounded - weights).sum(axis=others, keepdims=True))
-    return (_CLIP_SHARES[np.argmin(errors, axis=0)] * largest).astype(np.float32)
+    return np.asarray(_CLIP_SHARES[np.argmin(errors, axis=0)] * largest, np.float32)

@@ -13,35 +13,35 @@ from pipeline.finetune.layers import KERNELS, Mode, QuantizedActivation, Quantiz
 # Ops that move values but make no new ones: what they give is on the grid of what they got. Average pooling is among
 # them because the runtimes want one scale on both sides of it.
 _SAME_GRID = frozenset(
-    [
-        "Identity",
-        "Flatten",
-        "Reshape",
-        "Permute",
-        "RepeatVector",
-        "Cropping1D",
-        "Cropping2D",
-        "ZeroPadding1D",
-        "ZeroPadding2D",
-        "MaxPooling1D",
-        "MaxPooling2D",
-        "GlobalMaxPooling1D",
-        "GlobalMaxPooling2D",
+    {
+        "ActivityRegularization",
+        "AlphaDropout",
         "AveragePooling1D",
         "AveragePooling2D",
+        "ConvertToTensor",
+        "Cropping1D",
+        "Cropping2D",
         "Dropout",
+        "ExpandDims",
+        "Flatten",
+        "GaussianDropout",
+        "GaussianNoise",
+        "GetItem",
+        "GlobalMaxPooling1D",
+        "GlobalMaxPooling2D",
+        "Identity",
+        "MaxPooling1D",
+        "MaxPooling2D",
+        "Permute",
+        "RepeatVector",
+        "Reshape",
         "SpatialDropout1D",
         "SpatialDropout2D",
-        "GaussianNoise",
-        "GaussianDropout",
-        "AlphaDropout",
-        "ActivityRegularization",
-        "Transpose",
         "Squeeze",
-        "ExpandDims",
-        "GetItem",
-        "ConvertToTensor",
-    ]
+        "Transpose",
+        "ZeroPadding1D",
+        "ZeroPadding2D",
+    }
 )
 # The 8-bit specification fixes the ranges of these outputs: scale 1/256 from 0, and 1/128 around 0.
 _FIXED = {"softmax": (0.0, 255 / 256), "sigmoid": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}

@@ -1,7 +1,8 @@
 """Static quantization of the float `.tflite` with ai-edge-quantizer, from our calibrated ranges.
 
-Weights are int8 (or int4 in ops that LiteRT has it for), symmetric, one scale per output channel; activations int8 affine or int16 symmetric, one scale per
-tensor (the LiteRT 8-bit quantization specification; Jacob et al. 2018, arXiv:1712.05877).
+Weights are symmetric, one scale per output channel: int8, or int4 in the ops that have it. Activations are int8 affine
+or int16 symmetric, one scale per tensor (the LiteRT 8-bit quantization specification; Jacob et al. 2018,
+arXiv:1712.05877).
 """
 
 from dataclasses import dataclass

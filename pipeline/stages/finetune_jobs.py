@@ -1,4 +1,4 @@
-"""The worker's side of fine-tuning: a Keras model in, another one with the same names out, and the ranges it learned."""
+"""The worker's side of fine-tuning: a Keras model in, one with the same names out, and the ranges it learned."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -50,8 +50,8 @@ def finetune(
         plain = folded(load(model))
         quantized = quantized_model(plain, weight_bits=weight_bits)
     except ValueError as error:  # of ours, or Keras's own on a graph that it cannot clone
-        first = str(error).strip().splitlines()[0]
-        raise ConversionFailed(f"this model cannot be fine-tuned: {first}", hint=_WITHOUT) from error
+        said = str(error).strip().splitlines()[0]
+        raise ConversionFailed(f"this model cannot be fine-tuned: {said}", hint=_WITHOUT) from error
     _refuse_half_precision(plain)
     added = truth_loss(loss, base, [spec.name for spec in outputs], quantized.softmax, truths)
     outcome = train(quantized, arrays, truths, added, settings, checkpoint, report)

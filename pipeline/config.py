@@ -57,9 +57,11 @@ class QatConfig(Section):
     """Fine-tuning for the recipes with `qat` in their name. Without truth or loss the float model is the teacher."""
 
     epochs: int = Field(default=20, ge=1, description="passes over the samples, at most")
-    patience: int = Field(default=5, ge=1, description="stop after so many epochs without a better held-out loss")
+    patience: int = Field(default=8, ge=1, description="stop after so many epochs without a better held-out loss")
     batch_size: int = Field(default=16, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0, description="of Adam, falling to zero along a cosine")
+    learning_rate: float | None = Field(
+        default=None, gt=0, description="of Adam, falling along a cosine; default: 0.001 for int4 weights, else 0.0001"
+    )
     held_out: float = Field(default=0.2, gt=0, lt=1, description="share of the calibration samples that only judges")
     samples: int = Field(default=1024, ge=2, description="calibration samples to train on, at most: kept in memory")
     seed: int = Field(default=0, ge=0)

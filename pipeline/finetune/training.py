@@ -196,4 +196,4 @@ def _divergence(own: Any, wanted: Any) -> Any:
 
 def _assign(variables: Sequence[Any], values: Sequence[Array]) -> None:
     for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
+        variable.assign(np.reshape(value, variable.shape))  # a scalar comes back from a file with one axis

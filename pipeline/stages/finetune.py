@@ -12,6 +12,9 @@ from pipeline.records import Prepared
 from pipeline.samples import DataSpec
 from pipeline.stages.context import Context, Progress, data_settings, reference_digest, refusing
 
+# What int8 rounds away is small: steps fit for int4 would do more harm than that.
+_LEARNING_RATES = {4: 1e-3, 8: 1e-4}
+
 
 def finetune_step(context: Context, model: Path, prepared: Step, calibrate: DataSpec, *, weight_bits: int) -> Step:
     """The Keras source after training for int8 activations and weights of `weight_bits`."""
@@ -38,7 +41,7 @@ def finetune_step(context: Context, model: Path, prepared: Step, calibrate: Data
                         epochs=asked.epochs,
                         patience=asked.patience,
                         batch_size=asked.batch_size,
-                        learning_rate=asked.learning_rate,
+                        learning_rate=asked.learning_rate or _LEARNING_RATES[weight_bits],
                         held_out=asked.held_out,
                         seed=asked.seed,
                     ),

@@ -12,10 +12,11 @@ from int8_models import branching_onnx_model
 from onnx import numpy_helper
 
 from pipeline.errors import ConversionFailed
+from pipeline.finetune.settings import Settings
 from pipeline.quality.fidelity import Fidelity
 from pipeline.quality.outputs import OutputsReader
 from pipeline.recipes import RECIPES
-from pipeline.recipes.recipe import Ingredients, recipe
+from pipeline.recipes.recipe import WEIGHT_BITS, Ingredients, recipe
 from pipeline.runtimes.runtime import open_model
 from pipeline.samples import DataSection, open_samples
 from pipeline.worker import Worker
@@ -28,11 +29,15 @@ EXPECTED: dict[str, tuple[float, str, bool]] = {
     "litert-int8": (15, "float32", True),
     "litert-int8-io-int8": (15, "int8", True),
     "litert-int8-io-uint8": (15, "uint8", True),
+    "litert-int8-w4": (10, "float32", True),
+    "litert-qat-int8": (15, "float32", True),
+    "litert-qat-int8-w4": (10, "float32", True),
     "litert-int16x8": (25, "float32", True),
     "onnx-float32": (100, "float32", False),
     "onnx-dynamic-int8": (15, "float32", True),
     "onnx-int8": (15, "float32", True),
     "onnx-int8-s8s8": (15, "float32", True),
+    "onnx-qat-int8": (15, "float32", True),
 }
 
 
@@ -41,11 +46,11 @@ class Exported:
     folder: Path
     prepared: dict[str, Any]
 
-    def model(self, format: str) -> Path:
-        return self.folder / format / "model"
+    def model(self, format: str, branch: str = "") -> Path:
+        return self.folder / branch / format / "model"
 
-    def ranges(self, format: str) -> Path:
-        return self.folder / format / "ranges.json"
+    def ranges(self, format: str, branch: str = "") -> Path:
+        return self.folder / branch / format / "ranges.json"
 
 
 DATA = DataSection(calibrate="calibrate.npz", test="test.npz")
@@ -70,31 +75,55 @@ def exported(worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Export
         scratch=folder,
         **common,
     )
-    for format in ("tflite", "onnx"):
+    _to_formats(worker, folder, ("tflite", "onnx"), inputs=prepared["inputs"], **common)
+    for start, bits in WEIGHT_BITS.items():
+        branch = folder / start
+        branch.mkdir()
+        worker.call(
+            "pipeline.stages.finetune_jobs:finetune",
+            model=folder / "net.keras",
+            data=DATA.spec("calibrate"),
+            inputs=prepared["inputs"],
+            outputs=prepared["outputs"],
+            weight_bits=bits,
+            settings=Settings(epochs=2, patience=2, batch_size=4, learning_rate=1e-3, held_out=0.3, seed=0),
+            loss="",
+            base=folder,
+            scratch=branch,
+            checkpoint=branch / "checkpoint",
+        )
+        formats = ("tflite", "onnx") if bits == 8 else ("tflite",)
+        _to_formats(worker, branch, formats, inputs=prepared["inputs"], learned=branch / "learned", **common)
+    return Exported(folder, prepared)
+
+
+def _to_formats(worker: Worker, folder: Path, formats: tuple[str, ...], **common: Any) -> None:
+    for format in formats:
         scratch = folder / format
         scratch.mkdir()
         more = {"opset": 17, "archived": True} if format == "onnx" else {}
         worker.call(f"pipeline.stages.export_jobs:to_{format}", source=folder / "model", scratch=scratch, **more)
-        worker.call(
+        made = worker.call(
             "pipeline.stages.candidate_jobs:calibrate",
             format=format,
             model=scratch / "model",
-            inputs=prepared["inputs"],
             output=scratch / "ranges.json",
             **common,
         )
-    return Exported(folder, prepared)
+        assert not made["notes"], "every learned range has found its tensor"
 
 
 def quantize(worker: Worker, exported: Exported, name: str, folder: Path) -> tuple[Path, dict[str, Any]]:
     chosen = recipe(name)
     output = folder / f"candidate.{chosen.format}"
+    branch = chosen.start if chosen.start in WEIGHT_BITS else ""
+    ranged = branch or chosen.start == "ranges"
     made = worker.call(
         "pipeline.stages.candidate_jobs:quantize",
         name=name,
-        source=exported.folder / "model",
-        float_model=exported.model(chosen.format),
-        ranges=exported.ranges(chosen.format) if chosen.start == "ranges" else None,
+        source=exported.folder / branch / "model",
+        float_model=exported.model(chosen.format, branch),
+        ranges=exported.ranges(chosen.format, branch) if ranged else None,
         output=output,
         scratch=folder,
     )
@@ -132,13 +161,14 @@ def test_a_recipe(worker: Worker, exported: Exported, name: str, tmp_path: Path)
     assert all(ops.reason for ops in made["ops_left_float"])
 
 
-def tflite_weight_scales(path: Path) -> dict[str, int]:
-    """Op -> number of scales of its int8 weights."""
+def tflite_weight_scales(path: Path) -> dict[str, tuple[int, int]]:
+    """Op -> bits and number of scales of its integer weights."""
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model(str(path))
     names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    bits = {schema.TensorType.INT8: 8, schema.TensorType.INT4: 4}
     found = {}
     for graph in model.subgraphs:
         for operator in graph.operators:
@@ -146,19 +176,23 @@ def tflite_weight_scales(path: Path) -> dict[str, int]:
             name = names[max(code.builtinCode, code.deprecatedBuiltinCode)]
             if name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
                 weights = graph.tensors[operator.inputs[1]]
-                assert weights.type == schema.TensorType.INT8
                 assert not np.any(weights.quantization.zeroPoint)
-                found[name] = len(weights.quantization.scale)
+                found[name] = (bits[weights.type], len(weights.quantization.scale))
     return found
 
 
-@pytest.mark.parametrize("name", ["litert-int8", "litert-int8-io-uint8", "litert-int16x8"])
+@pytest.mark.parametrize("name", [name for name in EXPECTED if name.startswith(("litert-int", "litert-qat"))])
 def test_litert_weights_are_per_channel(worker: Worker, exported: Exported, name: str, tmp_path: Path) -> None:
     output, _ = quantize(worker, exported, name, tmp_path)
-    assert tflite_weight_scales(output) == {"CONV_2D": 8, "DEPTHWISE_CONV_2D": 8, "FULLY_CONNECTED": 5}
+    bits = 4 if name.endswith("w4") else 8  # LiteRT has no int4 form of depthwise convolutions
+    assert tflite_weight_scales(output) == {
+        "CONV_2D": (bits, 8),
+        "DEPTHWISE_CONV_2D": (8, 8),
+        "FULLY_CONNECTED": (bits, 5),
+    }
 
 
-@pytest.mark.parametrize("name", ["onnx-int8", "onnx-int8-s8s8"])
+@pytest.mark.parametrize("name", ["onnx-int8", "onnx-int8-s8s8", "onnx-qat-int8"])
 def test_onnx_weights_are_per_channel(worker: Worker, exported: Exported, name: str, tmp_path: Path) -> None:
     output, _ = quantize(worker, exported, name, tmp_path)
     graph = onnx.load(str(output)).graph

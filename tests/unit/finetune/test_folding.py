@@ -63,10 +63,22 @@ def test_what_is_quantized_and_what_is_not(model: Any) -> None:
     assert [layer._bits for layer in quantized.weights] == [[4], [8], [4], [8], [8, 4], [4]]
     # A convolution before its ReLU has no tensor of its own in LiteRT, and pooling keeps the grid of its input.
     grids = [layer.name.rpartition("_grid")[0] for layer in quantized.activations]
-    assert (
-        grids
-        == ["image", "first_relu", "depthwise", "swish", "second_linear", "second", "sum", "kept", "up_linear", "up", "inner_relu", "pool", "scores_linear", "scores"]
-    )
+    assert grids == [
+        "image",
+        "first_relu",
+        "depthwise",
+        "swish",
+        "second_linear",
+        "second",
+        "sum",
+        "kept",
+        "up_linear",
+        "up",
+        "inner_relu",
+        "pool",
+        "scores_linear",
+        "scores",
+    ]
     assert quantized.untrained == ("kept (BatchNormalization)",)
     assert quantized.softmax == (True,)
     fixed = {layer.name.rpartition("_grid")[0] for layer in quantized.activations if layer.fixed}

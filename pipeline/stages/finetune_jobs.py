@@ -45,7 +45,7 @@ def finetune(
         ConversionFailed: the model has nothing to train, or is of a form that we cannot train.
     """
     samples = open_samples(data, inputs, base)
-    arrays, truths = _stacked(samples)
+    arrays, truths = _stacked(samples, [spec.name for spec in inputs])
     try:
         plain = folded(load(model))
         quantized = quantized_model(plain, weight_bits=weight_bits)
@@ -70,11 +70,11 @@ def finetune(
 _WITHOUT = "the recipes without `qat` take this model"
 
 
-def _stacked(samples: SampleSet) -> tuple[Arrays, np.ndarray[Any, Any] | None]:
+def _stacked(samples: SampleSet, names: list[str]) -> tuple[Arrays, np.ndarray[Any, Any] | None]:
     """All samples, one array per input, and their truths. They are held in memory: `qat.samples` limits them."""
     rows, truths = [], []
     for sample in samples:
-        rows.append(list(sample.inputs.values()))
+        rows.append([sample.inputs[name] for name in names])
         truths.append(sample.truth)
     if len(rows) < 2:
         raise ConversionFailed("fine-tuning takes two calibration samples or more", hint="a few dozen are better")

@@ -60,7 +60,9 @@ class QatConfig(Section):
     patience: int = Field(default=8, ge=1, description="stop after so many epochs without a better held-out loss")
     batch_size: int = Field(default=16, ge=1)
     learning_rate: float | None = Field(
-        default=None, gt=0, description="of Adam, falling along a cosine; default: 0.001 for int4 weights, else 0.0001"
+        default=None,
+        gt=0,
+        description="step of Adam relative to a layer's weights; default: 0.003 for int4, else 0.0003",
     )
     held_out: float = Field(default=0.2, gt=0, lt=1, description="share of the calibration samples that only judges")
     samples: int = Field(default=1024, ge=2, description="calibration samples to train on, at most: kept in memory")

@@ -1,8 +1,9 @@
 """Ranges that training learned, brought to the tensors of an exported model.
 
 A converter renames, fuses and transposes, so that a name says little about which tensor of the export is which of the
-source. What a tensor holds does: for one and the same sample, its values have the same count, extremes, mean and
-root mean square on both sides, up to the rounding of float32.
+source. What a tensor holds does: for one and the same sample, its values have the same extremes, mean and root mean
+square on both sides, up to the rounding of float32, and the same count. That of a tensor which only repeats another
+(nearest upsampling) is a multiple, and it must get the same range, or its values would be rounded twice.
 """
 
 import json
@@ -32,7 +33,8 @@ class Fingerprint:
     def matches(self, other: "Fingerprint") -> bool:
         """Whether these can be of one tensor. Constant tensors match nothing: many are alike."""
         slack = _TOLERANCE * max(self.rms, other.rms)
-        if self.count != other.count or self.low == self.high:
+        fewer, more = sorted((self.count, other.count))
+        if more % fewer or self.low == self.high:
             return False
         pairs = ((self.low, other.low), (self.high, other.high), (self.mean, other.mean), (self.rms, other.rms))
         return all(abs(a - b) <= slack for a, b in pairs)

@@ -12,9 +12,6 @@ from pipeline.finetune.fake_quantization import fake_quantize_activations, fake_
 
 # Shares of a channel's largest weight that are tried as its clip: below half, the loss by clipping always wins.
 _CLIP_SHARES = np.linspace(0.5, 1.0, 26)
-# Ranges are learned as the logarithm of a factor; by Adam a step changes them by learning rate × this, so a range may
-# move by a few percent in an epoch of a hundred steps while weights move by their own size.
-_RANGE_PACE = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +63,30 @@ class QuantizedWeights(keras.layers.Layer):  # type: ignore[misc]  # Keras ships
         inner.trainable = True
         self._kernels = kernels(inner)
         self._bits = [weight_bits if kernel.int4 else 8 for kernel in self._kernels]
-        self._clips: list[tuple[Any, Any]] = []
+        self._clips: list[tuple[Any, Any]] = []  # the largest weight, and the logarithm of the share that is kept
+        self._best_shares: list[np.ndarray[Any, Any]] = []
 
     def build(self, shape: Any) -> None:
         for kernel, bits in zip(self._kernels, self._bits, strict=True):
-            start = best_clip(np.asarray(getattr(self.inner, kernel.attribute)), bits=bits, axes=kernel.axes)
+            values = np.asarray(getattr(self.inner, kernel.attribute))
+            start = largest_weight(values, axes=kernel.axes)
             exponent = self.add_weight(name=f"{kernel.attribute}_clip", shape=start.shape, initializer="zeros")
             self._clips.append((tf.constant(start), exponent))
+            self._best_shares.append(best_clip_share(values, bits=bits, axes=kernel.axes))
         self.built = True
+
+    def clip(self, *, best: bool) -> None:
+        """Begin with the clip of least rounding error, or with none. What is better for the answers is to be tried:
+        clipping takes from the large weights, and rounding errors of the small ones may cancel."""
+        for (_, exponent), shares in zip(self._clips, self._best_shares, strict=True):
+            exponent.assign(np.log(shares) if best else np.zeros_like(shares))
 
     def quantized(self) -> list[tuple[Any, Any]]:
         """Each kernel variable and its values on the grid."""
         found = []
         for kernel, bits, (start, exponent) in zip(self._kernels, self._bits, self._clips, strict=True):
             variable = getattr(self.inner, kernel.attribute)
-            clip = start * tf.exp(_RANGE_PACE * tf.convert_to_tensor(exponent))
+            clip = start * tf.exp(tf.convert_to_tensor(exponent))
             values = fake_quantize_weights(tf.convert_to_tensor(variable), clip, bits=bits, axes=kernel.axes)
             found.append((variable, values))
         return found
@@ -116,8 +122,8 @@ class QuantizedActivation(keras.layers.Layer):  # type: ignore[misc]
             return self.fixed
         low, high = tf.convert_to_tensor(self.low), tf.convert_to_tensor(self.high)
         return (
-            low * tf.exp(_RANGE_PACE * tf.convert_to_tensor(self.low_exponent)),
-            high * tf.exp(_RANGE_PACE * tf.convert_to_tensor(self.high_exponent)),
+            low * tf.exp(tf.convert_to_tensor(self.low_exponent)),
+            high * tf.exp(tf.convert_to_tensor(self.high_exponent)),
         )
 
     def call(self, x: Any) -> Any:
@@ -131,19 +137,19 @@ class QuantizedActivation(keras.layers.Layer):  # type: ignore[misc]
         return shape
 
 
-def best_clip(weights: np.ndarray[Any, Any], *, bits: int, axes: tuple[int, ...]) -> np.ndarray[Any, Any]:
-    """The clip per channel of least squared rounding error; at 8 bits the largest weight, where clipping gains nothing.
-
-    Shape: that of the weights with 1 in all but the channel axes.
-    """
+def largest_weight(weights: np.ndarray[Any, Any], *, axes: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """Per channel, with 1 in all other axes; never zero."""
     others = tuple(axis for axis in range(weights.ndim) if axis not in {a % weights.ndim for a in axes})
-    largest = np.maximum(np.abs(weights).max(axis=others, keepdims=True), 1e-9).astype(np.float32)
-    if bits >= 8:
-        return np.asarray(largest)
-    limit = 2 ** (bits - 1) - 1
+    return np.asarray(np.maximum(np.abs(weights).max(axis=others, keepdims=True), 1e-9), np.float32)
+
+
+def best_clip_share(weights: np.ndarray[Any, Any], *, bits: int, axes: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """The clip per channel of least squared rounding error, as a share of the largest weight."""
+    largest, limit = largest_weight(weights, axes=axes), 2 ** (bits - 1) - 1
+    others = tuple(axis for axis, size in enumerate(largest.shape) if size != weights.shape[axis])
     errors = []
     for share in _CLIP_SHARES:
         scale = share * largest / limit
         rounded = np.clip(np.rint(weights / scale), -limit, limit) * scale
         errors.append(np.square(rounded - weights).sum(axis=others, keepdims=True))
-    return np.asarray(_CLIP_SHARES[np.argmin(errors, axis=0)] * largest, np.float32)
+    return np.asarray(_CLIP_SHARES[np.argmin(errors, axis=0)], np.float32)

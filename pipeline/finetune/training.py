@@ -12,12 +12,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from pipeline.finetune.adam import RelativeAdam
 from pipeline.finetune.quantized_model import QuantizedModel
 from pipeline.finetune.settings import Settings
 from pipeline.quality.outputs import write_npz
 
 Array = np.ndarray[Any, Any]
 Report = Callable[[int, int], None]
+_LEAST_BATCHES = 8  # in an epoch, by smaller batches: a dozen samples in one step an epoch teach nothing
 # Outputs of a batch, the logits of those that are a softmax (else the outputs again), truths of the batch -> a number.
 TruthLoss = Callable[[list[Any], list[Any], Any], Any]
 
@@ -96,12 +98,11 @@ class _Loop:
         kept = min(max(1, round(settings.held_out * count)), count - 1)  # one to train on, one to judge by
         self.held_out, self.trained = np.sort(order[:kept]), np.sort(order[kept:])
         fixed = quantized.model.inputs[0].shape[0]  # a model may fix its batch size
-        self._batch_size = int(fixed) if fixed else settings.batch_size
+        self._batch_size = int(fixed) if fixed else min(settings.batch_size, -(-len(self.trained) // _LEAST_BATCHES))
         self.batches = math.ceil(len(self.trained) / self._batch_size)
         self._teacher = self._observed(np.arange(count))
         self._spread = [max(float(np.var(answers)), 1e-12) for answers in self._teacher]
-        self._optimizer = keras.optimizers.Adam(settings.learning_rate)
-        self._optimizer.build(quantized.model.trainable_variables)
+        self._optimizer = RelativeAdam(quantized)
         self.variables = [*quantized.model.trainable_variables, *self._optimizer.variables]
         quantized.mode.quantizing = True
         self._step, self._evaluate = (tf.function(made, autograph=False) for made in (self._train_step, self._loss))
@@ -116,15 +117,22 @@ class _Loop:
         return [np.concatenate([np.asarray(part[place]) for part in parts]) for place in range(len(parts[0]))]
 
     def begun(self) -> _State:
-        state = _State([], [])
-        self.judge(state)
+        """The state before training, with that beginning of the clips that is better on the held-out samples."""
+        tried: list[_State] = []
+        for best in (False, True):
+            for layer in self._quantized.weights:
+                layer.clip(best=best)
+            tried.append(_State([], []))
+            self.judge(tried[-1])
+        state = min(tried, key=lambda one: one.losses[0])
+        _assign(self.variables, state.best)
         return state
 
     def run_epoch(self, epoch: int, report: Callable[[int], None]) -> None:
         """One pass over the training samples in an order of its own; the rate falls to zero along a cosine."""
         settings = self._settings
         rate = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / settings.epochs))
-        self._optimizer.learning_rate.assign(rate)
+        self._optimizer.rate.assign(rate)
         order = np.random.default_rng([settings.seed, epoch]).permutation(self.trained)
         for number, batch in enumerate(self._batched(order)):
             self._step(*self._rows(batch))
@@ -161,7 +169,7 @@ class _Loop:
         variables = self._quantized.model.trainable_variables
         with tf.GradientTape() as tape:
             loss = self._loss(inputs, teacher, truths)
-        self._optimizer.apply(tape.gradient(loss, variables, unconnected_gradients="zero"), variables)
+        self._optimizer.apply(tape.gradient(loss, variables, unconnected_gradients="zero"))
 
     def _loss(self, inputs: list[Any], teacher: list[Any], truths: Any) -> Any:
         outputs, compared = self._model(inputs)

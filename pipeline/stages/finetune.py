@@ -13,7 +13,7 @@ from pipeline.samples import DataSpec
 from pipeline.stages.context import Context, Progress, data_settings, reference_digest, refusing
 
 # What int8 rounds away is small: steps fit for int4 would do more harm than that.
-_LEARNING_RATES = {4: 1e-3, 8: 1e-4}
+_LEARNING_RATES = {4: 3e-3, 8: 3e-4}
 
 
 def finetune_step(context: Context, model: Path, prepared: Step, calibrate: DataSpec, *, weight_bits: int) -> Step:

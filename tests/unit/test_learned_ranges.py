@@ -19,8 +19,9 @@ def test_a_range_is_found_in_another_layout_after_float_noise_and_a_round_trip(t
     write_learned(tmp_path / "learned", [learned("image", IMAGE, 2.0), learned("other", OTHER, 3.0)])
     channels_first = np.ascontiguousarray(IMAGE.transpose(0, 3, 1, 2)) * np.float32(1 + 1e-6)
     tensors = [("Transpose__7:0", channels_first), ("flat", IMAGE.reshape(1, -1)), ("twice", 2 * IMAGE)]
+    tensors.append(("upsampled", IMAGE.repeat(2, axis=1).repeat(2, axis=2)))
     ranges, lost = placed(read_learned(tmp_path / "learned"), tensors)
-    assert ranges == {"Transpose__7:0": (-1.0, 2.0), "flat": (-1.0, 2.0)}
+    assert ranges == {name: (-1.0, 2.0) for name in ("Transpose__7:0", "flat", "upsampled")}
     assert lost == ("other",)
 
 

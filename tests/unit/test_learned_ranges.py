@@ -21,7 +21,7 @@ def test_a_range_is_found_in_another_layout_after_float_noise_and_a_round_trip(t
     tensors = [("Transpose__7:0", channels_first), ("flat", IMAGE.reshape(1, -1)), ("twice", 2 * IMAGE)]
     tensors.append(("upsampled", IMAGE.repeat(2, axis=1).repeat(2, axis=2)))
     ranges, lost = placed(read_learned(tmp_path / "learned"), tensors)
-    assert ranges == {name: (-1.0, 2.0) for name in ("Transpose__7:0", "flat", "upsampled")}
+    assert ranges == dict.fromkeys(("Transpose__7:0", "flat", "upsampled"), (-1.0, 2.0))
     assert lost == ("other",)
 
 

@@ -13,9 +13,9 @@ from pipeline.stages.context import Context, Progress, content_digest, refusing
 
 
 def calibrate_step(
-    context: Context, format: Format, prepared: Step, exported: Step, calibrate: DataSpec, name: str = ""
+    context: Context, format: Format, prepared: Step, exported: Step, calibrate: DataSpec, *, name: str = ""
 ) -> Step:
-    """Ranges of the float model in `format`; `name` tells it from another model of the same format."""
+    """Ranges of the float model in `format`, learned ones where training left some. `name` as for `export_step`."""
     config = context.loaded.config.calibration
     tools = versions("ai-edge-litert" if format == "tflite" else "onnxruntime", "numpy")
     merge = {name: context.base / Path(name).expanduser() for name in config.merge}
@@ -40,6 +40,7 @@ def calibrate_step(
                     calibrate=calibrate,
                     inputs=source.inputs,
                     base=context.base,
+                    learned=context.store.path(source.learned) if source.learned else None,
                     method=config.method,
                     percentile=config.percentile,
                     merge=merge,

@@ -34,6 +34,7 @@ def finetune_step(context: Context, model: Path, prepared: Step, calibrate: Data
                     report,
                     model=model,
                     data=data,
+                    calibrate=calibrate,
                     inputs=source.inputs,
                     outputs=source.outputs,
                     weight_bits=weight_bits,

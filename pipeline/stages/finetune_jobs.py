@@ -27,6 +27,7 @@ def finetune(
     *,
     model: Path,
     data: DataSpec,
+    calibrate: DataSpec,
     inputs: tuple[TensorSpec, ...],
     outputs: tuple[TensorSpec, ...],
     weight_bits: int,
@@ -37,7 +38,7 @@ def finetune(
     checkpoint: Path,
     report: Report,
 ) -> dict[str, Any]:
-    """Train the model as if it were quantized.
+    """Train the model as if it were quantized, on `data`: what there is in `calibrate`, or a choice of it.
 
     Returns fields of `Prepared`; the files are `scratch`/model, `scratch`/reference and `scratch`/learned.
 
@@ -55,7 +56,8 @@ def finetune(
     _refuse_half_precision(plain)
     added = truth_loss(loss, base, [spec.name for spec in outputs], quantized.softmax, truths)
     outcome = train(quantized, arrays, truths, added, settings, checkpoint, report)
-    first = next(iter(samples)).inputs
+    # Not of `data`, which may leave it out: what follows compares and calibrates with the first of all.
+    first = next(iter(open_samples(calibrate, inputs, base))).inputs
     write_learned(scratch / "learned", _settled(quantized, [first[spec.name] for spec in inputs]))
     source = KerasSource(model, scratch=scratch, model=plain)
     if [spec.name for spec in source.outputs] != [spec.name for spec in outputs]:

@@ -62,9 +62,9 @@ def exported(worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Export
             weight_bits=bits,
             settings=Settings(epochs=2, patience=2, batch_size=4, learning_rate=1e-3, held_out=0.3, seed=0),
             loss="",
-            base=folder,
             scratch=branch,
             checkpoint=branch / "checkpoint",
+            **common,
         )
         for format in ("tflite", "onnx") if bits == 8 else ("tflite",):
             scratch = _exported(worker, branch, format)

@@ -48,6 +48,7 @@ def finetune(worker: Worker, folder: Path) -> Callable[..., Made]:
             more.get("report"),
             model=folder / more.get("model", "net.keras"),
             data=DataSpec(path="samples.npz", truth=more.get("truth")),
+            calibrate=DataSpec(path="samples.npz"),
             inputs=(INPUT,),
             outputs=(OUTPUT,),
             weight_bits=4,

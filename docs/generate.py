@@ -45,6 +45,8 @@ def recipes_block() -> str:
         "float": "the float32 model",
         "ranges": "the float32 model and calibration samples",
         "search": "the same, and `budgets.max_drop`",
+        "finetuned-w8": "a Keras source and calibration samples to train on",
+        "finetuned-w4": "a Keras source and calibration samples to train on",
     }
     found = [(name, recipe(name)) for name in RECIPES]
     rows = [(f"`{name}`", f"`.{made.format}`", made.summary, starts[made.start]) for name, made in found]

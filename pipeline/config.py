@@ -14,6 +14,7 @@ from pipeline.quality.metrics import MetricSpec
 from pipeline.quantities import parse_quantity
 from pipeline.records import Objective
 from pipeline.samples import DataSection, DataSpec
+from pipeline.samples.spec import Truth
 from pipeline.yaml_file import shown
 
 
@@ -75,6 +76,24 @@ class CalibrationConfig(Section):
         default_factory=list,
         description="sketches of other samples, from earlier runs or other machines, that count as well",
     )
+
+
+class QatConfig(Section):
+    """Fine-tuning for the recipes with `qat` in their name. Without truth or loss the float model is the teacher."""
+
+    epochs: int = Field(default=20, ge=1, description="passes over the samples, at most")
+    patience: int = Field(default=8, ge=1, description="stop after so many epochs without a better held-out loss")
+    batch_size: int = Field(default=16, ge=1)
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        description="step of Adam relative to a layer's weights; default: 0.003 for int4, else 0.0003",
+    )
+    held_out: float = Field(default=0.2, gt=0, lt=1, description="share of the calibration samples that only judges")
+    samples: int = Field(default=1024, ge=2, description="calibration samples to train on, at most: kept in memory")
+    seed: int = Field(default=0, ge=0)
+    truth: Truth | None = Field(default=None, description="right answers of the calibration samples, as in `data`")
+    loss: str = Field(default="", description="your own, added to distillation: file.py:function(outputs, truth)")
 
 
 class QualityConfig(Section):
@@ -192,6 +211,7 @@ class Config(Section):
         default_factory=list,
         description="default: all that suit the source, without options; `auto` is the search for the source's format",
     )
+    qat: QatConfig = QatConfig()
     quality: QualityConfig = QualityConfig()
     measure: MeasureConfig = MeasureConfig()
     search: SearchConfig = SearchConfig()

@@ -78,15 +78,18 @@ def _check_names(path: Path, raw: Any, config: Config) -> None:
             _check_metric(metric, path.parent)
         except UsageError as error:
             raise UsageError(f"{path}:{line}: quality.metrics[{index}]: {error.message}", hint=error.hint) from None
+    try:
+        _check_loss(config.qat.loss, path.parent)
+    except UsageError as error:
+        line = line_of(raw, ("qat", "loss"))
+        raise UsageError(f"{path}:{line}: qat.loss: {error.message}", hint=error.hint) from None
     _check_drops(path, raw, config)
 
 
 def _check_metric(metric: MetricSpec, base: Path) -> None:
     named = metric if isinstance(metric, str) else getattr(metric, "name", "") or getattr(metric, "path", "")
     if is_function_reference(named):
-        file = named.rpartition(":")[0]
-        if file.endswith(".py") and not (base / Path(file).expanduser()).is_file():
-            raise UsageError(f"there is no file {file}", hint="paths are relative to deploy.yaml's folder")
+        _check_file(named, base)
     elif named not in METRICS:
         raise UsageError(
             f"unknown metric {named!r}{nearest(named, METRICS)}",
@@ -94,6 +97,18 @@ def _check_metric(metric: MetricSpec, base: Path) -> None:
         )
     elif not isinstance(metric, str):
         open_metrics([metric], base)  # refuses an option that this metric has not
+
+
+def _check_loss(loss: str, base: Path) -> None:
+    if loss and not is_function_reference(loss):
+        raise UsageError(f"{loss!r} is no function", hint="write file.py:function")
+    _check_file(loss, base)
+
+
+def _check_file(function: str, base: Path) -> None:
+    file = function.rpartition(":")[0]
+    if file.endswith(".py") and not (base / Path(file).expanduser()).is_file():
+        raise UsageError(f"there is no file {file}", hint="paths are relative to deploy.yaml's folder")
 
 
 def _check_drops(path: Path, raw: Any, config: Config) -> None:

@@ -55,8 +55,9 @@ class DataSummary:
 class Prepared:
     """The source model with its shapes fixed, both data sets checked against it, and its own answers on them.
 
-    `blob` is a tar of a SavedModel, or an ONNX file. `reference` is an outputs file (`pipeline.quality.outputs`): group
-    "test" for every test sample, group "calibrate" for the first calibration sample.
+    A fine-tuned model is such a source too, so that what follows needs no case of its own. `blob` is a tar of a
+    SavedModel, or an ONNX file. `reference` is an outputs file (`pipeline.quality.outputs`): group "test" for every
+    test sample, group "calibrate" for the first calibration sample; of a fine-tuned model only that.
     """
 
     source_kind: str
@@ -67,6 +68,8 @@ class Prepared:
     test: DataSummary
     reference: str
     tools: Mapping[str, str]
+    learned: str = ""  # of a fine-tuned model: blob of the ranges that training learned
+    notes: tuple[str, ...] = ()  # of a fine-tuned model: what training did, and what it left as it was
     kind: Literal["prepared"] = "prepared"
 
 
@@ -119,6 +122,7 @@ class Ranges:
     budget_bytes: int
     findings: tuple[str, ...]
     tools: Mapping[str, str]
+    notes: tuple[str, ...] = ()
     kind: Literal["ranges"] = "ranges"
 
 
@@ -227,6 +231,7 @@ class Artifact:
     ops_left_float: tuple[FloatOps, ...]
     tools: Mapping[str, str]
     convert_s: float
+    notes: tuple[str, ...] = ()
     kind: Literal["artifact"] = "artifact"
 
 

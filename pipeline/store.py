@@ -3,6 +3,7 @@
     .deploy/
       blobs/sha256/ab/abcd…   files, named by their own SHA-256, read-only
       records/<stage>/<name>-<fingerprint>.json
+      unfinished/<stage>-<name>/<key>/   checkpoints of a step that takes long
       tmp/                    half-made things; emptied whenever a run starts
       lock                    held by the one run that may write
 
@@ -89,6 +90,7 @@ class Store:
         self._blobs = root / "blobs" / "sha256"
         self._records = root / "records"
         self._tmp = root / "tmp"
+        self._unfinished = root / "unfinished"
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -121,6 +123,19 @@ class Store:
         self._tmp.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._tmp, ignore_cleanup_errors=True) as folder:
             yield Path(folder)
+
+    def unfinished(self, stage: str, name: str, key: str) -> Path:
+        """A folder for the checkpoints of a long step, which outlives a killed run; those of other keys are deleted."""
+        folder = self._unfinished / f"{stage}-{name}"
+        for other in folder.glob("*"):
+            if other.name != key:
+                shutil.rmtree(other, ignore_errors=True)
+        (folder / key).mkdir(parents=True, exist_ok=True)
+        return folder / key
+
+    def finish(self, stage: str, name: str) -> None:
+        """Delete the checkpoints of a step that is done."""
+        shutil.rmtree(self._unfinished / f"{stage}-{name}", ignore_errors=True)
 
     def path(self, digest: str) -> Path:
         """Where the blob `digest` is (or would be)."""

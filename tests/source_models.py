@@ -32,6 +32,15 @@ def keras_sequential(*, path: Path, report: Report) -> None:
     keras.Sequential(layers).save(path)
 
 
+def keras_recurrent(*, path: Path, report: Report) -> None:
+    """Nothing but a recurrent layer."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 3), name="image")
+    keras.Model(image, keras.layers.GRU(5, name="scores")(keras.layers.Reshape((8, 24))(image))).save(path)
+
+
 def keras_two_inputs(*, path: Path, report: Report) -> None:
     import keras
 

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from pipeline.calibration.accumulate import Accumulator, Binner
-from pipeline.calibration.observer import Array, Observer, Plan
+from pipeline.calibration.observer import Array, Derived, Observer, Plan, Take
 from pipeline.calibration.sketch import Sketch, clipped, merged
 from pipeline.errors import InputError
 
@@ -84,6 +86,22 @@ def observe(observer: Observer, samples: Samples, plan: Plan, report: Report) ->
     levels = [_derived(observer, {name: one.sketch() for name, one in level.items()}) for level in growing]
     counts = [sum(level_of(digest) == level for digest in seen) for level in range(LEVELS)]
     return Observation(levels=levels, counts=counts, samples=tuple(sorted(seen)))
+
+
+def show(observer: Observer, plan: Plan, inputs: Mapping[str, Array], take: Take) -> None:
+    """Hand every tensor of one sample to `take`, the derived ones too: these with their source's layout."""
+    followers: dict[str, list[tuple[str, Derived]]] = {}
+    for name, made in observer.derived.items():
+        followers.setdefault(made.source, []).append((name, made))
+
+    def take_with_followers(tensor: str, values: Array) -> None:
+        take(tensor, values)
+        for name, made in followers.get(tensor, ()):
+            take_with_followers(name, np.clip(values, made.low, made.high))
+
+    for group in plan.groups:
+        observer.watch(group)
+        observer.observe(inputs, take_with_followers)
 
 
 def _give_back_what_is_freed() -> None:

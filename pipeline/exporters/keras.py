@@ -23,17 +23,10 @@ from targets.records import TensorSpec
 class KerasSource:
     """A functional or sequential Keras 3 model; its inputs and outputs keep the names of their layers."""
 
-    def __init__(self, path: Path, *, signature: str = "", scratch: Path) -> None:
+    def __init__(self, path: Path, *, signature: str = "", scratch: Path, model: Any = None) -> None:
+        """Load the file, or take `model`, which was made from it."""
         self._path, self._scratch = path, scratch
-        try:
-            self._model = keras.saving.load_model(path, compile=False)
-        except Exception as error:  # Keras raises ValueError, TypeError, OSError, KeyError … for one and the same thing
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise InputError(
-                f"{path}: Keras {keras.__version__} cannot load it: {first}",
-                hint=f"{_written_by(path)}custom layers and Lambda layers do not travel in a .keras file: "
-                "export the model as a SavedModel (model.export('folder')) and give that",
-            ) from None
+        self._model = load(path) if model is None else model
         if not getattr(self._model, "inputs", None):
             raise InputError(
                 f"{path}: the model has no declared inputs (a subclassed model?)",
@@ -71,6 +64,23 @@ class KerasSource:
 
     def save(self, path: Path) -> None:
         write_archive(self._model, self._serve, self._scratch / "fixed", path)
+
+
+def load(path: Path) -> Any:
+    """The model in a `.keras` file.
+
+    Raises:
+        InputError: Keras cannot load it.
+    """
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras raises ValueError, TypeError, OSError, KeyError … for one and the same thing
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"{path}: Keras {keras.__version__} cannot load it: {first}",
+            hint=f"{_written_by(path)}custom layers and Lambda layers do not travel in a .keras file: "
+            "export the model as a SavedModel (model.export('folder')) and give that",
+        ) from None
 
 
 def _written_by(path: Path) -> str:

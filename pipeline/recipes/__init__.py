@@ -3,8 +3,10 @@
     FORMAT      litert (.tflite) or onnx (.onnx)
     PRECISION   float32, float16, dynamic-int8 (int8 weights, activations quantized while running),
                 int8 (weights and activations, ranges from calibration), int16x8 (int16 activations, int8 weights),
+                qat-int8 (as int8, after quantization-aware fine-tuning of a Keras source),
                 auto (one per op, searched to meet `budgets.max_drop` at the least cost)
     OPTION      io-int8, io-uint8: the model's own inputs and outputs are integers too (default: float32 as before)
+                w4: int4 weights where the runtime has them (default: int8)
                 s8s8: signed activations (default: unsigned)
                 cle, bias, octav, mse: repairs, which lose less at the same precision: cross-layer equalisation, bias
                 correction, weights clipped to the least error (OCTAV) or by their deviation. `litert-int8-cle-bias`
@@ -32,6 +34,9 @@ RECIPES = with_entry_points(
         "litert-int8-octav": "pipeline.recipes.litert_static:INT8_OCTAV",
         "litert-int8-mse": "pipeline.recipes.litert_static:INT8_MSE",
         "litert-auto": "pipeline.recipes.litert_static:AUTO",
+        "litert-int8-w4": "pipeline.recipes.litert_static:INT8_W4",
+        "litert-qat-int8": "pipeline.recipes.litert_static:QAT_INT8",
+        "litert-qat-int8-w4": "pipeline.recipes.litert_static:QAT_INT8_W4",
         "litert-int16x8": "pipeline.recipes.litert_static:INT16X8",
         "onnx-float32": "pipeline.recipes.float32:ONNX",
         "onnx-dynamic-int8": "pipeline.recipes.onnx_dynamic:DYNAMIC_INT8",
@@ -41,11 +46,13 @@ RECIPES = with_entry_points(
         "onnx-int8-cle-bias": "pipeline.recipes.onnx_static:INT8_CLE_BIAS",
         "onnx-int8-bias": "pipeline.recipes.onnx_static:INT8_BIAS",
         "onnx-auto": "pipeline.recipes.onnx_static:AUTO",
+        "onnx-qat-int8": "pipeline.recipes.onnx_static:QAT_INT8",
     },
     "edge_deploy.recipes",
 )
 
-# Not run unless deploy.yaml names them.
+# Not run unless deploy.yaml names them: they change the model's own inputs, are for one kind of CPU, repair, search,
+# or train.
 OPTIONAL = frozenset(
     {
         "litert-int8-io-int8",
@@ -56,11 +63,15 @@ OPTIONAL = frozenset(
         "litert-int8-octav",
         "litert-int8-mse",
         "litert-auto",
+        "litert-int8-w4",
+        "litert-qat-int8",
+        "litert-qat-int8-w4",
         "onnx-int8-s8s8",
         "onnx-int8-cle",
         "onnx-int8-cle-bias",
         "onnx-int8-bias",
         "onnx-auto",
+        "onnx-qat-int8",
     }
 )
 

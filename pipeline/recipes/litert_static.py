@@ -1,8 +1,8 @@
 """Static quantization of the float `.tflite` with ai-edge-quantizer, from our calibrated ranges.
 
-Weights are int8, symmetric, one scale per output channel; activations int8 affine or int16 symmetric, one scale per
-tensor (the LiteRT 8-bit quantization specification; Jacob et al. 2018, arXiv:1712.05877). Either one precision for all
-ops, or the one that `Ingredients.precisions` gives to each.
+Weights are symmetric, one scale per output channel: int8, or int4 in the ops that have it. Activations are int8 affine
+or int16 symmetric, one scale per tensor (the LiteRT 8-bit quantization specification; Jacob et al. 2018,
+arXiv:1712.05877). Either one precision for all ops, or the one that `Ingredients.precisions` gives to each.
 """
 
 import re
@@ -15,6 +15,9 @@ from pipeline.errors import ConversionFailed
 from pipeline.recipes.recipe import Ingredients, Start
 from pipeline.records import Precision, Repair
 
+# All that have an int4 rule with int8 activations (`static_wi4_ai8` of ai-edge-quantizer 0.10); depthwise and
+# transposed convolutions keep int8 weights. LiteRT runs these two, unpacking the weights before the kernel.
+_INT4_OPS = ("CONV_2D", "FULLY_CONNECTED")
 Io = Literal["float32", "int8", "uint8"]
 _ALL = ".*"
 _ENDS = ".*$"  # the same ops as `_ALL`; a pattern of its own, because rules of one pattern replace each other
@@ -65,7 +68,8 @@ class Static:
     def why_float(self, op: str) -> str:
         if self.start == "search":
             return "the search left it in float, or ai-edge-quantizer has no rule for it"
-        return f"ai-edge-quantizer has no {self.precision} rule for {op}"
+        # Ops without int4 weights keep int8 ones, so that what is left in float has no int8 rule either.
+        return f"ai-edge-quantizer has no {'int8' if self.precision == 'int8x4' else self.precision} rule for {op}"
 
 
 def _patterns(precisions: Mapping[str, Precision], default: Precision) -> dict[Precision, str]:
@@ -103,8 +107,8 @@ def _add_rule(engine: Any, pattern: str, precision: Precision, repairs: tuple[Re
         if algorithm or precision == "int8x4":
             # A rule for some ops under a pattern goes with the one for all; the last that knows the op counts.
             for op in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_2D_TRANSPOSE"):
-                if precision == "int8x4" and op not in ("CONV_2D", "FULLY_CONNECTED"):
-                    continue  # its kernels take no int4 weights
+                if precision == "int8x4" and op not in _INT4_OPS:
+                    continue  # it keeps the int8 weights of the rule for all
                 engine.add_static_config(
                     pattern,
                     qtyping.TFLOperationName(op),
@@ -180,4 +184,18 @@ INT8_BIAS = Static(precision="int8", repairs=("bias",), summary="int8, biases co
 INT8_OCTAV = Static(precision="int8", repairs=("octav",), summary="int8, weights clipped where their error is least")
 INT8_MSE = Static(precision="int8", repairs=("mse",), summary="int8, weights clipped by their standard deviation")
 AUTO = Static(precision="float32", start="search", summary="a precision for every op, to meet max_drop at least cost")
+INT8_W4 = Static(
+    precision="int8x4",
+    summary="int8 activations, int4 weights in convolutions and dense layers: smallest, often slower",
+)
+QAT_INT8 = Static(
+    precision="int8",
+    start="finetuned-w8",
+    summary="litert-int8 after quantization-aware fine-tuning; no labels needed",
+)
+QAT_INT8_W4 = Static(
+    precision="int8x4",
+    start="finetuned-w4",
+    summary="litert-int8-w4 after quantization-aware fine-tuning; no labels needed",
+)
 INT16X8 = Static(precision="int16x8", summary="int16 activations, int8 weights: precise, often slow")

@@ -119,3 +119,8 @@ INT8_S8S8 = Static(
     signed_activations=True,
     summary="int8 weights per channel and int8 activations: partly in float on x86, so answers differ from ARM's",
 )
+QAT_INT8 = Static(
+    signed_activations=False,
+    start="finetuned-w8",
+    summary="onnx-int8 after quantization-aware fine-tuning; no labels needed",
+)

@@ -12,8 +12,11 @@ from pipeline.plugins import load_plugin
 from pipeline.records import Format, Precision, Repair
 
 # What a recipe starts from: the source (as the export's SavedModel), the float model in its own format, that and the
-# calibrated ranges of its tensors, or those and the precision that a search found for each op.
-Start = Literal["source", "float", "ranges", "search"]
+# calibrated ranges of its tensors, or those and the precision that a search found for each op; or model and ranges of
+# the source fine-tuned for int8 activations and int8 or int4 weights, with the ranges that training learned among the
+# calibrated ones.
+Start = Literal["source", "float", "ranges", "search", "finetuned-w8", "finetuned-w4"]
+WEIGHT_BITS: Mapping[Start, int] = {"finetuned-w8": 8, "finetuned-w4": 4}
 Ranges = Mapping[str, tuple[float, float]]
 Inputs = Mapping[str, np.ndarray[Any, Any]]
 

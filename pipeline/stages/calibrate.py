@@ -13,12 +13,15 @@ from pipeline.stages.context import Context, Progress, content_digest, refusing
 
 
 def calibrate_step(
-    context: Context, format: Format, prepared: Step, exported: Step, calibrate: DataSpec, name: str = ""
+    context: Context, format: Format, prepared: Step, exported: Step, calibrate: DataSpec, *, name: str = ""
 ) -> Step:
-    """Ranges of the float model in `format`; `name` tells it from another model of the same format."""
+    """Ranges of the float model in `format`, learned ones where training left some. `name` as for `export_step`."""
     config = context.loaded.config.calibration
     tools = versions("ai-edge-litert" if format == "tflite" else "onnxruntime", "numpy")
-    merge = {name: context.base / Path(name).expanduser() for name in config.merge}
+    # Sketches of other samples are of the model as exported; a variant's tensors hold other values.
+    variant = bool(name) and name != format
+    merge = {} if variant else {path: context.base / Path(path).expanduser() for path in config.merge}
+    left_out = ("calibration.merge is not in these ranges: its sketches are of the model as exported",)
 
     def run(results: Results, report: Progress) -> Any:
         source: Prepared = results[prepared]
@@ -40,17 +43,20 @@ def calibrate_step(
                     calibrate=calibrate,
                     inputs=source.inputs,
                     base=context.base,
+                    learned=context.store.path(source.learned) if source.learned else None,
                     method=config.method,
                     percentile=config.percentile,
                     merge=merge,
                     **common,
                 )
+                notes = (*fields.pop("notes"), *(left_out if variant and config.merge else ()))
                 return Ranges(
                     format=format,
                     blob=context.store.add_file(scratch / "ranges"),
                     extremes=context.store.add_file(scratch / "extremes"),
                     sketch=context.store.add_file(scratch / "sketch"),
                     tools=tools,
+                    notes=notes,
                     **fields,
                 )
 
@@ -66,10 +72,11 @@ def calibrate_step(
             "method": config.method,
             "percentile": config.percentile,
             "memory": config.memory,
-            "merge": {name: content_digest(path) for name, path in merge.items()},
+            "merge": {path: content_digest(file) for path, file in merge.items()},
+            "merge_left_out": variant and bool(config.merge),
         },
         tools=tools,
-        version=2,
+        version=3,
     )
 
 

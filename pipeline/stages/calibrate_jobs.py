@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.calibration import OBSERVERS
-from pipeline.calibration.engine import LEVELS, observe
+from pipeline.calibration.engine import LEVELS, observe, show
 from pipeline.calibration.findings import findings, stability
+from pipeline.calibration.learned import placed, read_learned
 from pipeline.calibration.methods import Chosen, Method, choose
-from pipeline.calibration.observer import Observer, Plan, plan
+from pipeline.calibration.observer import Array, Observer, Plan, plan
 from pipeline.calibration.sketch_file import SketchFile, merge_files, read_sketches
 from pipeline.plugins import load_plugin
 from pipeline.records import Format
@@ -35,6 +36,7 @@ def calibrate(
     base: Path,
     scratch: Path,
     report: Report,
+    learned: Path | None = None,
     method: Method = "best",
     percentile: float = 99.99,
     budget_bytes: float = 1e9,
@@ -43,11 +45,12 @@ def calibrate(
     """Observe every float tensor over the calibration samples, once for all recipes.
 
     Writes `scratch`/ranges and `scratch`/extremes ({tensor: [low, high]}) and `scratch`/sketch; returns fields of
-    `Ranges`.
+    `Ranges`. A range that training `learned` takes the place of the calibrated one, in both.
     """
     observer = _observer(format, model, scratch)
     planned = plan(observer, LEVELS, int(budget_bytes))
-    observation = observe(observer, open_samples(calibrate, inputs, base), planned, report)
+    samples = open_samples(calibrate, inputs, base)
+    observation = observe(observer, samples, planned, report)
     own = SketchFile(
         format=format, model=file_digest(model), samples=observation.samples, sketches=observation.sketches()
     )
@@ -57,15 +60,16 @@ def calibrate(
     whole.write(scratch / "sketch")
     chosen = {name: choose(sketch, method, percentile) for name, sketch in whole.sketches.items()}
     extremes = {name: choose(sketch, "min-max", percentile) for name, sketch in whole.sketches.items()}
-    _write(scratch / "ranges", chosen)
-    _write(scratch / "extremes", extremes)
+    trained, notes = _placed(learned, observer, planned, next(iter(samples)).inputs) if learned else ({}, ())
+    _write(scratch / "ranges", {**chosen, **trained})
+    _write(scratch / "extremes", {**extremes, **trained})
     found = stability(observation, method, percentile)
     return {
         "model": whole.model,
         "sketch_digest": whole.digest,
         "method": method,
         "percentile": percentile,
-        "chosen_methods": dict(sorted(Counter(one.method for one in chosen.values()).items())),
+        "chosen_methods": dict(sorted(Counter(one.method for one in {**chosen, **trained}.values()).items())),
         "tensors": len(chosen),
         "dead_tensors": tuple(name for name, sketch in whole.sketches.items() if sketch.dead),
         "constant_tensors": tuple(n for n, sketch in whole.sketches.items() if sketch.constant and not sketch.dead),
@@ -76,7 +80,17 @@ def calibrate(
         "predicted_peak_bytes": planned.peak_bytes,
         "budget_bytes": planned.budget_bytes,
         "findings": findings(found, whole.sketches),
+        "notes": notes,
     }
+
+
+def _placed(
+    learned: Path, observer: Observer, planned: Plan, first: Mapping[str, Array]
+) -> tuple[dict[str, Chosen], tuple[str, ...]]:
+    """The learned range of each tensor that is found, and a note on those that are not."""
+    ranges, lost = placed(read_learned(learned), lambda take: show(observer, planned, first, take))
+    notes = (f"learned ranges without a tensor in this export, calibrated instead: {', '.join(lost)}",) if lost else ()
+    return {name: Chosen(low=low, high=high, method="learned") for name, (low, high) in ranges.items()}, notes
 
 
 def _observer(format: Format, model: Path, scratch: Path) -> Observer:

@@ -225,7 +225,7 @@ def _candidate(
         tools=artifact.tools,
         inputs=artifact.inputs,
         outputs=artifact.outputs,
-        findings=quality.findings,
+        findings=(*artifact.notes, *quality.findings),
         pictures=quality.pictures,
     )
 

@@ -82,8 +82,8 @@ def _unusable(path: Path, error: WorkerDied | JobRaised) -> DeployError:
     return InputError(said, hint="check that the model runs in its own framework")
 
 
-def export_step(context: Context, format: Format, prepared: Step, calibrate: DataSpec) -> Step:
-    """The float model in `format`, compared with the source's own answer."""
+def export_step(context: Context, format: Format, prepared: Step, calibrate: DataSpec, *, name: str = "") -> Step:
+    """The float model in `format`, compared with the source's own answer; `name` when it is not the first of these."""
     opset = context.loaded.config.source.opset
 
     def run(results: Results, report: Progress) -> Any:
@@ -125,7 +125,7 @@ def export_step(context: Context, format: Format, prepared: Step, calibrate: Dat
     tools = versions(*_TOOLS["to_onnx" if format == "onnx" else format])
     return Step(
         stage="export",
-        name=format,
+        name=name or format,
         run=run,
         records=(Exported,),
         needs=(prepared,),
@@ -134,7 +134,9 @@ def export_step(context: Context, format: Format, prepared: Step, calibrate: Dat
     )
 
 
-def equalize_step(context: Context, format: Format, prepared: Step, exported: Step, calibrate: DataSpec) -> Step:
+def equalize_step(
+    context: Context, format: Format, prepared: Step, exported: Step, calibrate: DataSpec, *, name: str
+) -> Step:
     """The float model with its layers' weights equalised: the same function, so it is compared like the export."""
 
     def run(results: Results, report: Progress) -> Any:
@@ -176,7 +178,7 @@ def equalize_step(context: Context, format: Format, prepared: Step, exported: St
     tools = versions("ai-edge-litert") if format == "tflite" else versions("onnx")
     return Step(
         stage="export",
-        name=f"{format}-cle",
+        name=name,
         run=run,
         records=(Exported,),
         needs=(prepared, exported),

@@ -54,15 +54,16 @@ def quantize_step(
                     blob=context.store.add_file(output),
                     size_bytes=size,
                     tools=tools,
+                    notes=(*source.notes, *(ranges.notes if ranges else ())),
                     **fields,
                 )
 
         return refusing(context, "quantize", work)
 
     needs = (prepared, exported, *((calibrated,) if calibrated else ()), *((searched,) if searched else ()))
-    return Step(stage="quantize", name=name, run=run, records=(Artifact,), needs=needs, tools=tools, version=5)
+    return Step(stage="quantize", name=name, run=run, records=(Artifact,), needs=needs, tools=tools, version=6)
 
 
 def _fitting(chosen: Recipe, ranges: Ranges) -> str:
     """With 16 bits for activations the step is so small that every value is worth keeping."""
-    return ranges.extremes if getattr(chosen, "activation_bits", 8) > 8 else ranges.blob
+    return ranges.extremes if getattr(chosen, "precision", "int8") == "int16x8" else ranges.blob

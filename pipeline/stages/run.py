@@ -9,20 +9,18 @@ from pipeline.exporters import FORMATS
 from pipeline.exporters.detect import SourceKind, detect
 from pipeline.flow import Step
 from pipeline.recipes import AUTO, OPTIONAL, RECIPES
-from pipeline.recipes.recipe import is_equalized, recipe
+from pipeline.recipes.recipe import recipe
 from pipeline.records import Format
+from pipeline.stages.branches import BOTH_FORMATS, branch_steps, branches, weight_bits
 from pipeline.stages.calibrate import calibrate_step
 from pipeline.stages.conclude import gate_step, report_step
 from pipeline.stages.context import Context
 from pipeline.stages.devices import measure_step, push_step
-from pipeline.stages.export import equalize_step, export_step, model_path, prepare_step
+from pipeline.stages.export import export_step, model_path, prepare_step
 from pipeline.stages.package import package_step
-from pipeline.stages.quantize import quantize_step
 from pipeline.stages.search import search_step, sensitivity_step
 from pipeline.stages.validate import validate_step
 from targets.records import TargetSpec
-
-_FORMATS: tuple[Format, ...] = ("tflite", "onnx")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,40 +41,16 @@ def steps(context: Context, selection: Selection, out: Path) -> tuple[list[Step]
     kind = detect(model_path(context))
     names = _recipes(context, kind, selection.recipes)
     targets = _targets(context, selection.targets)
-    formats: list[Format] = [f for f in _FORMATS if any(recipe(name).format == f for name in names)]
     config = context.loaded.config
     calibrate, test = config.calibration_data(), config.data.spec("test")
 
     prepared = prepare_step(context, kind, calibrate, test)
-    exported = {format: export_step(context, format, prepared, calibrate) for format in formats}
-    ranged = {recipe(n).format for n in names if recipe(n).start in ("ranges", "search") and not is_equalized(n)}
-    calibrated = {
-        format: calibrate_step(context, format, prepared, exported[format], calibrate)
-        for format in formats
-        if format in ranged
-    }
-    leveled = {
-        format: equalize_step(context, format, prepared, exported[format], calibrate)
-        for format in dict.fromkeys(recipe(name).format for name in names if is_equalized(name))
-    }
-    relearned = {
-        format: calibrate_step(context, format, prepared, step, calibrate, f"{format}-cle")
-        for format, step in leveled.items()
-    }
+    sources = branches(context, names, prepared, calibrate)
+    plain = sources.get(0)  # the source as given: what searches start from, and what the report's calibrations are of
+    exported, calibrated = (plain.exported, plain.calibrated) if plain else ({}, {})
     sensitive, searched = _searches(context, names, targets, prepared, exported, calibrated)
     quantized = {
-        name: quantize_step(
-            context,
-            name,
-            prepared,
-            (leveled if is_equalized(name) else exported)[recipe(name).format],
-            (relearned if is_equalized(name) else calibrated)[recipe(name).format]
-            if recipe(name).start in ("ranges", "search")
-            else None,
-            searched.get(name),
-            calibrate,
-        )
-        for name in names
+        name: sources[weight_bits(name)].quantize_step(context, name, searched.get(name), calibrate) for name in names
     }
     validated = {name: validate_step(context, name, prepared, quantized[name], test) for name in names}
     packaged = package_step(context, prepared, calibrated, quantized, validated)
@@ -87,11 +61,7 @@ def steps(context: Context, selection: Selection, out: Path) -> tuple[list[Step]
         context, out, prepared, calibrated, packaged, sensitive, searched, quantized, validated, pushed, measured, gated
     )
     ordered = [
-        prepared,
-        *exported.values(),
-        *leveled.values(),
-        *calibrated.values(),
-        *relearned.values(),
+        *dict.fromkeys([prepared, *branch_steps(sources)]),  # the source of the first branch is `prepared` itself
         *sensitive.values(),
         *searched.values(),
         *quantized.values(),
@@ -113,7 +83,9 @@ def sensitivity_steps(context: Context, format: str | None) -> list[Step]:
         UsageError: it cannot become `format`.
     """
     kind = detect(model_path(context))
-    wanted: Format = next((f for f in _FORMATS if f == format), _FORMATS[0] if "tflite" in FORMATS[kind] else "onnx")
+    wanted: Format = next(
+        (f for f in BOTH_FORMATS if f == format), BOTH_FORMATS[0] if "tflite" in FORMATS[kind] else "onnx"
+    )
     if wanted not in FORMATS[kind]:
         raise UsageError(f"--format {wanted}: a {kind} source cannot become that", hint="leave --format out")
     config = context.loaded.config
@@ -161,7 +133,7 @@ def _searches(
 
 def _recipes(context: Context, kind: SourceKind, asked: Sequence[str]) -> list[str]:
     declared = context.loaded.config.recipes
-    suiting = [name for name in RECIPES if recipe(name).format in FORMATS[kind]]
+    suiting = [name for name in RECIPES if _suits(kind, name)]
     # Options change the model's own inputs or are for one kind of CPU: they are to be asked for.
     names = list(asked) or list(declared) or [name for name in suiting if name not in OPTIONAL]
     own = next(name for name in suiting if recipe(name).start == "search")
@@ -172,11 +144,18 @@ def _recipes(context: Context, kind: SourceKind, asked: Sequence[str]) -> list[s
                 f"--recipe {name}: there is no such recipe{nearest(name, RECIPES)}", hint="`deploy recipes` lists them"
             )
         if name not in suiting:
+            trained = weight_bits(name) and kind != "keras"
             raise UsageError(
-                f"{name}: a {kind} source cannot become {recipe(name).format}",
+                f"{name}: only a Keras model can be fine-tuned, this is a {kind} source"
+                if trained
+                else f"{name}: a {kind} source cannot become {recipe(name).format}",
                 hint=f"recipes for it: {', '.join(suiting)}",
             )
     return list(dict.fromkeys(names))
+
+
+def _suits(kind: SourceKind, name: str) -> bool:
+    return recipe(name).format in FORMATS[kind] and (kind == "keras" or not weight_bits(name))
 
 
 def _targets(context: Context, asked: Sequence[str]) -> list[TargetSpec]:

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from exported_model import DATA, Exported
 
+from pipeline.finetune.settings import Settings
+from pipeline.recipes.recipe import WEIGHT_BITS
 from pipeline.worker import Worker
 
 
@@ -19,7 +22,7 @@ def worker() -> Iterator[Worker]:
 
 @pytest.fixture(scope="session")
 def exported(worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """The small Keras model, exported to both formats and calibrated."""
+    """The small Keras model, exported to both formats and calibrated, as it is and fine-tuned."""
     folder = tmp_path_factory.mktemp("exported")
     worker.call("source_models:keras_classifier", path=folder / "net.keras")
     for part, seed in (("calibrate", 1), ("test", 2)):
@@ -36,11 +39,9 @@ def exported(worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Export
         scratch=folder,
         **common,
     )
+    inputs = prepared["inputs"]
     for format in ("tflite", "onnx"):
-        scratch = folder / format
-        scratch.mkdir()
-        more = {"opset": 17, "archived": True} if format == "onnx" else {}
-        worker.call(f"pipeline.stages.export_jobs:to_{format}", source=folder / "model", scratch=scratch, **more)
+        scratch = _exported(worker, folder, format)
         leveled = folder / f"{format}-cle"
         leveled.mkdir()
         pairs = worker.call(
@@ -48,12 +49,41 @@ def exported(worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Export
         )
         assert pairs == 1, "the convolution and the depthwise one after it; no other two follow each other"
         for place in (scratch, leveled):
-            worker.call(
-                "pipeline.stages.calibrate_jobs:calibrate",
-                format=format,
-                model=place / "model",
-                inputs=prepared["inputs"],
-                scratch=place,
-                **common,
-            )
+            _calibrate(worker, place, format, inputs=inputs, **common)
+    for start, bits in WEIGHT_BITS.items():
+        branch = folder / start
+        branch.mkdir()
+        worker.call(
+            "pipeline.stages.finetune_jobs:finetune",
+            model=folder / "net.keras",
+            data=DATA.spec("calibrate"),
+            inputs=inputs,
+            outputs=prepared["outputs"],
+            weight_bits=bits,
+            settings=Settings(epochs=2, patience=2, batch_size=4, learning_rate=1e-3, held_out=0.3, seed=0),
+            loss="",
+            scratch=branch,
+            checkpoint=branch / "checkpoint",
+            **common,
+        )
+        for format in ("tflite", "onnx") if bits == 8 else ("tflite",):
+            scratch = _exported(worker, branch, format)
+            made = _calibrate(worker, scratch, format, inputs=inputs, learned=branch / "learned", **common)
+            assert not made["notes"], "every learned range has found its tensor"
+            assert made["chosen_methods"]["learned"] >= 5, "image, two convolutions, pooling, scores"
     return Exported(folder, prepared)
+
+
+def _exported(worker: Worker, source: Path, format: str) -> Path:
+    scratch = source / format
+    scratch.mkdir()
+    more = {"opset": 17, "archived": True} if format == "onnx" else {}
+    worker.call(f"pipeline.stages.export_jobs:to_{format}", source=source / "model", scratch=scratch, **more)
+    return scratch
+
+
+def _calibrate(worker: Worker, place: Path, format: str, **common: Any) -> dict[str, Any]:
+    made: dict[str, Any] = worker.call(
+        "pipeline.stages.calibrate_jobs:calibrate", format=format, model=place / "model", scratch=place, **common
+    )
+    return made

@@ -1,4 +1,4 @@
-"""A small Keras model that both contract suites of quantization start from: exported, and calibrated."""
+"""A small Keras model that both contract suites of quantization start from: exported, fine-tuned, and calibrated."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,11 @@ class Exported:
     folder: Path
     prepared: dict[str, Any]
 
-    def model(self, format: str, variant: str = "") -> Path:
-        return self.folder / f"{format}{variant}" / "model"
+    def model(self, format: str, variant: str = "", branch: str = "") -> Path:
+        return self.folder / branch / f"{format}{variant}" / "model"
 
-    def ranges(self, format: str, variant: str = "") -> Path:
-        return self.folder / f"{format}{variant}" / "ranges"
+    def ranges(self, format: str, variant: str = "", branch: str = "") -> Path:
+        return self.folder / branch / f"{format}{variant}" / "ranges"
 
 
 DATA = DataSection(calibrate="calibrate.npz", test="test.npz")

@@ -16,7 +16,7 @@ from pipeline.errors import ConversionFailed
 from pipeline.quality.fidelity import Fidelity
 from pipeline.quality.outputs import OutputsReader
 from pipeline.recipes import RECIPES
-from pipeline.recipes.recipe import Ingredients, is_equalized, recipe
+from pipeline.recipes.recipe import WEIGHT_BITS, Ingredients, is_equalized, recipe
 from pipeline.records import Format, Precision, Repair
 from pipeline.runtimes.runtime import open_model
 from pipeline.samples import open_samples
@@ -31,6 +31,9 @@ EXPECTED: dict[str, tuple[float, str, bool]] = {
     "litert-int8": (15, "float32", True),
     "litert-int8-io-int8": (15, "int8", True),
     "litert-int8-io-uint8": (15, "uint8", True),
+    "litert-int8-w4": (10, "float32", True),
+    "litert-qat-int8": (15, "float32", True),
+    "litert-qat-int8-w4": (10, "float32", True),
     "litert-int16x8": (25, "float32", True),
     "onnx-float32": (100, "float32", False),
     "onnx-dynamic-int8": (15, "float32", True),
@@ -46,6 +49,7 @@ EXPECTED: dict[str, tuple[float, str, bool]] = {
     "onnx-int8-cle-bias": (15, "float32", True),
     "onnx-int8-bias": (15, "float32", True),
     "onnx-auto": (15, "float32", True),
+    "onnx-qat-int8": (15, "float32", True),
 }
 
 
@@ -68,12 +72,14 @@ def quantize(
     if precisions is None:
         precisions = half(exported, chosen.format) if chosen.start == "search" else {}
     output = folder / f"candidate.{chosen.format}"
+    branch = chosen.start if chosen.start in WEIGHT_BITS else ""
+    ranged = branch or chosen.start in ("ranges", "search")
     made = worker.call(
         "pipeline.stages.candidate_jobs:quantize",
         name=name,
-        source=exported.folder / "model",
-        float_model=exported.model(chosen.format, variant),
-        ranges=exported.ranges(chosen.format, variant) if chosen.start in ("ranges", "search") else None,
+        source=exported.folder / branch / "model",
+        float_model=exported.model(chosen.format, variant, branch),
+        ranges=exported.ranges(chosen.format, variant, branch) if ranged else None,
         calibrate=DATA.spec("calibrate"),
         inputs=exported.prepared["inputs"],
         base=exported.folder,
@@ -116,13 +122,14 @@ def test_a_recipe(worker: Worker, exported: Exported, name: str, tmp_path: Path)
     assert all(ops.reason for ops in made["ops_left_float"])
 
 
-def tflite_weight_scales(path: Path) -> dict[str, int]:
-    """Op -> number of scales of its int8 weights."""
+def tflite_weight_scales(path: Path) -> dict[str, tuple[int, int]]:
+    """Op -> bits and number of scales of its integer weights."""
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model(str(path))
     names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    bits = {schema.TensorType.INT8: 8, schema.TensorType.INT4: 4}
     found = {}
     for graph in model.subgraphs:
         for operator in graph.operators:
@@ -130,19 +137,23 @@ def tflite_weight_scales(path: Path) -> dict[str, int]:
             name = names[max(code.builtinCode, code.deprecatedBuiltinCode)]
             if name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
                 weights = graph.tensors[operator.inputs[1]]
-                assert weights.type == schema.TensorType.INT8
                 assert not np.any(weights.quantization.zeroPoint)
-                found[name] = len(weights.quantization.scale)
+                found[name] = (bits[weights.type], len(weights.quantization.scale))
     return found
 
 
-@pytest.mark.parametrize("name", ["litert-int8", "litert-int8-io-uint8", "litert-int16x8"])
+@pytest.mark.parametrize("name", [name for name in EXPECTED if name.startswith(("litert-int", "litert-qat"))])
 def test_litert_weights_are_per_channel(worker: Worker, exported: Exported, name: str, tmp_path: Path) -> None:
     output, _ = quantize(worker, exported, name, tmp_path)
-    assert tflite_weight_scales(output) == {"CONV_2D": 8, "DEPTHWISE_CONV_2D": 8, "FULLY_CONNECTED": 5}
+    bits = 4 if name.endswith("w4") else 8  # LiteRT has no int4 form of depthwise convolutions
+    assert tflite_weight_scales(output) == {
+        "CONV_2D": (bits, 8),
+        "DEPTHWISE_CONV_2D": (8, 8),
+        "FULLY_CONNECTED": (bits, 5),
+    }
 
 
-@pytest.mark.parametrize("name", ["onnx-int8", "onnx-int8-s8s8"])
+@pytest.mark.parametrize("name", ["onnx-int8", "onnx-int8-s8s8", "onnx-qat-int8"])
 def test_onnx_weights_are_per_channel(worker: Worker, exported: Exported, name: str, tmp_path: Path) -> None:
     output, _ = quantize(worker, exported, name, tmp_path)
     graph = onnx.load(str(output)).graph

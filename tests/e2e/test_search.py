@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import helper
-from projects import DEPLOY, Project, one_error, onnx_model, project
+from projects import DEPLOY, Project, one_error, onnx_model, project, samples
 
 
 def spoiled() -> bytes:
@@ -154,3 +154,14 @@ def test_a_repair_says_what_it_gained(tmp_path: Path) -> None:
     # Equalisation divides the large channel by what the next layer takes it times: here it mends all of it.
     assert leveled["fidelity"]["sqnr_db"] > plain["fidelity"]["sqnr_db"] + 10
     assert leveled["size_bytes"] <= plain["size_bytes"] + 1000  # for the names of new constants, not their values
+
+    # Sketches of the model as exported count for that one only, and the others' recipes go on without.
+    shutil.copy(tmp_path / "deploy-out" / "calibration" / "onnx.sketch", tmp_path / "old.sketch")
+    samples(tmp_path / "calibrate.npz", 4, seed=5)
+    made.config["calibration"] = {"merge": ["old.sketch"]}
+    ran = made.run()
+    assert ran.status == 0, ran.err
+    plain, bias, leveled = (candidate(made.report(), name) for name in made.config["recipes"])
+    assert made.report()["calibrations"]["onnx"]["samples"] == 8
+    assert leveled["findings"][0].startswith("calibration.merge is not in these ranges")
+    assert not any("calibration.merge" in said for said in plain["findings"])

@@ -2,6 +2,7 @@
 
 import importlib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from projects import distribution
@@ -9,7 +10,7 @@ from projects import distribution
 from pipeline.errors import EnvironmentFault
 from pipeline.plugins import load_plugin, versions, with_entry_points
 from pipeline.recipes import RECIPES
-from pipeline.recipes.recipe import recipe
+from pipeline.recipes.recipe import Start, recipe
 
 
 def test_entry_points_add_but_never_replace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,6 +48,6 @@ def test_every_recipe_names_what_decides_its_result() -> None:
     for name in RECIPES:
         found = recipe(name)
         assert found.format == {"litert": "tflite", "onnx": "onnx"}[name.partition("-")[0]]
-        assert found.start in ("source", "float", "ranges", "search")
+        assert found.start in get_args(Start)
         assert set(versions(*found.tools)) == set(found.tools) or "tensorflow" in found.tools
         assert found.why_float("CONV_2D")

@@ -144,3 +144,17 @@ def test_whether_a_folder_can_be_written_is_told_without_making_it(tmp_path: Pat
     (tmp_path / "file").touch()
     with pytest.raises(HostDiskFull, match="not a directory"):
         check_writable(tmp_path / "file" / "b")
+
+
+def test_checkpoints_outlive_a_run_and_are_one_key_s_only(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state")
+    with store.exclusive():
+        (store.unfinished("export", "qat-w4", "first") / "checkpoint").write_bytes(b"1")
+    with store.exclusive():
+        assert (store.unfinished("export", "qat-w4", "first") / "checkpoint").read_bytes() == b"1"
+        store.unfinished("export", "qat-w8", "first")
+        assert list(store.unfinished("export", "qat-w4", "second").parent.iterdir()) == [
+            store.root / "unfinished" / "export-qat-w4" / "second"
+        ]
+        store.finish("export", "qat-w4")
+        assert [folder.name for folder in (store.root / "unfinished").iterdir()] == ["export-qat-w8"]

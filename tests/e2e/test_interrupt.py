@@ -208,11 +208,11 @@ def test_ctrl_c_in_every_stage_then_resume(here: Project) -> None:
     for at in (
         "stages/package.py:run",
         "targets/delivery.py:deliver",  # push
-        "targets/device.py:bench",  # measure
+        "targets/devices/agent.py:bench",  # measure
         "stages/gate.py:decide",
         "shutil.py:_fastcopy_sendfile>sendfile",  # a model's file in deploy-out is there, and empty
         "reporting/files.py:_write>write",
-        "stages/conclude.py:_sweep",
+        "stages/out_folder.py:sweep",
     ):
         process = started(here, TEST_INTERRUPT_AT=at)
         status, err = ended(process)

@@ -59,11 +59,10 @@ class Conductor:
     def started(self, step: Step) -> None:
         self._step, self._stage_of = step.label, (step.stage, step.name)
         self._display.started(step)
-        devices = {fault.device for fault in self._planned}
         begun = [
             number
             for number, fault in enumerate(self._planned)
-            if fault.step == step.stage and (step.name == fault.device or step.name not in devices)
+            if fault.step == step.stage and (step.stage not in _OWN or step.name == fault.device)
         ]
         self._begin([number for number in begun if number not in self._begun])
 

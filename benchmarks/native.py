@@ -16,7 +16,10 @@ from statistics import median
 from typing import Any
 
 from benchmarks.pairs import ROOT, Row, at_most, in_turns, main, middle
-from targets.agent import edge_agent
+from targets.agent.edge.answers import load_arrays
+from targets.agent.edge.benchmark import records_of
+from targets.agent.edge.runtimes import exact_int8
+from targets.agent.pack import packed
 from targets.native import glibc, tensors
 from targets.records import BenchRequest
 from targets.runners.native import rule
@@ -50,24 +53,26 @@ def _native_us(bundle: Bundle) -> float:
     carried = glibc.carried(bundle.format, platform.machine())
     request: BenchRequest = bundle.request(**_SETTINGS)
     sample = bundle.model.with_name("inputs.tensors")
-    sample.write_bytes(tensors.encode(edge_agent.load_arrays(str(bundle.inputs))))
+    sample.write_bytes(tensors.encode(load_arrays(str(bundle.inputs))))
     program, library = carried.files[carried.program], carried.files[carried.library]
     argv = [str(program), f"library={library}", f"version={carried.version}", f"model={bundle.model}"]
     argv += [f"inputs={sample}", f"outputs={bundle.model}.outputs", *rule(request)]
     if bundle.format == "onnx":
-        argv += [f"config={key}={value}" for key, value in edge_agent.exact_int8().items()]
+        argv += [f"config={key}={value}" for key, value in exact_int8().items()]
     return _median_us(subprocess.run(argv, capture_output=True, check=True).stdout)
 
 
 def _agent_us(bundle: Bundle) -> float:
     files = {"blob": bundle.model, "inputs": bundle.inputs, "expected": bundle.expected}
     job = {"format": bundle.format, **{key: str(path) for key, path in files.items()}, **_SETTINGS}
-    argv = [sys.executable, "-I", edge_agent.__file__, "--bench"]
+    program = bundle.model.with_name("agent.pyz")
+    program.write_bytes(packed())
+    argv = [sys.executable, "-I", str(program), "--bench"]
     return _median_us(subprocess.run(argv, input=json.dumps(job).encode(), capture_output=True, check=True).stdout)
 
 
 def _median_us(output: bytes) -> float:
-    (result,) = (record["result"] for record in edge_agent.records_of(output) if "result" in record)
+    (result,) = (record["result"] for record in records_of(output) if "result" in record)
     return median(result["warm_ns"]) / 1e3
 
 

@@ -9,7 +9,7 @@ import onnxruntime
 
 from pipeline.errors import ConversionFailed
 from pipeline.runtimes.runtime import Array, HostModel
-from targets.agent.edge_agent import onnx_options
+from targets.agent.edge.runtimes import onnx_options
 from targets.records import TensorSpec
 
 _STATUS = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 
-STALE_PART_S = 3600  # an agent of some 30 kB that is still on its way after an hour is not coming
+STALE_PART_S = 3600  # an agent of some 50 kB that is still on its way after an hour is not coming
 
 
 def sha256_of(path: str) -> str:
@@ -24,7 +24,7 @@ def prepare(root: str, digest: str, token: str) -> "dict[str, object]":
     folder = os.path.join(root, "agent")  # noqa: PTH118
     if not os.path.isdir(folder):  # noqa: PTH112
         os.makedirs(folder, 0o700)  # noqa: PTH103
-    live = os.path.join(folder, digest + ".py")  # noqa: PTH118
+    live = os.path.join(folder, digest + ".pyz")  # noqa: PTH118
     part = os.path.join(folder, digest + "." + token + ".part")  # noqa: PTH118
     if os.path.exists(part):  # noqa: PTH110
         if sha256_of(part) == digest:

@@ -9,7 +9,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from targets.agent import edge_agent
+from targets.agent.edge.wire import MAX_REPLY_BYTES, WIRE
+from targets.agent.pack import packed
 from targets.errors import (
     AgentFailed,
     ConnectionLost,
@@ -94,7 +95,7 @@ class Session:
     def _exchange(self, line: bytes, deadline: float, deadline_s: float, operation: str) -> dict[str, Any]:
         try:
             self._stream.send_line(line, deadline)
-            reply = _json(self._stream.read_line(deadline, edge_agent.MAX_REPLY_BYTES))
+            reply = _json(self._stream.read_line(deadline, MAX_REPLY_BYTES))
         except TimeoutError:
             hint = f"raise the deadline if {self.target} is merely slow"
             raise DeviceTimeout(f"{self.target}: no reply to {operation} within {deadline_s:g} s", hint=hint) from None
@@ -142,7 +143,7 @@ class Session:
 
 def open_session(transport: Transport) -> Session:
     """Put this version's agent on the device unless it is there, start it, and agree on the wire version."""
-    source, token = Path(edge_agent.__file__).read_bytes(), secrets.token_hex(6)
+    source, token = packed(), secrets.token_hex(6)
     argv = [transport.python, "-I", "-c", BOOT, transport.root, sha256(source).hexdigest(), token]
     stream, boot = _start(transport, argv)
     if not boot["ready"]:
@@ -153,7 +154,7 @@ def open_session(transport: Transport) -> Session:
             stream.close()
             raise HashMismatch(f"{transport.spec.name}: the agent arrived damaged", hint="try again")
     session = Session(transport, stream)
-    hello = session.request("hello", transport.spec.step_timeout_s, {"wire": list(edge_agent.WIRE)})
+    hello = session.request("hello", transport.spec.step_timeout_s, {"wire": list(WIRE)})
     session.parts = str(hello["parts"])
     return session
 

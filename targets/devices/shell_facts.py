@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from targets.agent.edge_agent import EMULATED, parse_cpuinfo, parse_kb
+from targets.agent.edge.facts import EMULATED, parse_cpuinfo, parse_kb
 from targets.devices.shell_session import architecture, free_bytes
 
 # What sways a measurement. Some of it only some devices have, or let nobody read. A program takes a phone 5 ms and an

@@ -17,7 +17,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from targets.agent.edge_agent import user_arch
+from targets.agent.edge.facts import user_arch
 from targets.delivery import deliver, digest_hex
 from targets.errors import AgentFailed, ConnectionLost, DeployError, DeviceTimeout, HashMismatch
 from targets.runner import MAX_OUTPUT_BYTES, Finished

@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from targets.agent import edge_agent
-from targets.agent.edge_agent import Refused
+from targets.agent.edge import sampling
+from targets.agent.edge.answers import compare, load_arrays
+from targets.agent.edge.benchmark import STDERR_TAIL_BYTES, judge_child
+from targets.agent.edge.runtimes import cast, exact_int8, pick, plain_name
+from targets.agent.edge.wire import Refused
 from targets.agent.session import ERROR_CLASSES
 from targets.delivery import digest_hex
 from targets.errors import AgentFailed, DeployError, InputError
@@ -75,7 +78,7 @@ class NativeRunner:
         limit = sum(array.nbytes for array in expected.values()) + _ROOM_BYTES
         answer = _decoded(shell, shell.fetch(f"{shell.folder}/outputs", limit))
         try:
-            steps, finite = edge_agent.compare(answer, dict(expected))
+            steps, finite = compare(answer, dict(expected))
         except Refused as refusal:
             raise _named(shell, refusal) from refusal
         if request.format == "tflite" and not result["delegate"]:
@@ -91,17 +94,17 @@ class NativeRunner:
 
 def rule(request: BenchRequest) -> list[str]:
     """How long to measure, and the agent's rule of warming up."""
-    most = min(request.warm_max_samples, edge_agent.MAX_WARM_SAMPLES)
+    most = min(request.warm_max_samples, sampling.MAX_WARM_SAMPLES)
     numbers = {
         "threads": request.threads,
         "warm_max_ns": int(request.warm_max_s * 1e9),
         "warm_min": request.warm_min_samples,
         "warm_max": most,
-        "warmup_ns": int(request.warm_max_s * 1e9 * edge_agent.WARMUP_SHARE),
-        "warmup_max": edge_agent.WARMUP_MAX_RUNS,
-        "window": edge_agent.WARMUP_WINDOW,
-        "converged": edge_agent.CONVERGED,
-        "slow_ns": edge_agent.SLOW_RUN_NS,
+        "warmup_ns": int(request.warm_max_s * 1e9 * sampling.WARMUP_SHARE),
+        "warmup_max": sampling.WARMUP_MAX_RUNS,
+        "window": sampling.WARMUP_WINDOW,
+        "converged": sampling.CONVERGED,
+        "slow_ns": sampling.SLOW_RUN_NS,
     }
     return [f"{key}={value}" for key, value in numbers.items()]
 
@@ -111,12 +114,12 @@ def _exact_int8(shell: Shell) -> Mapping[str, str]:
     if shell.arch not in ("x86_64", "i686"):
         return {}
     cpuinfo = shell.run(["cat", "/proc/cpuinfo"], _READ_S).stdout.decode("utf-8", "replace")
-    return edge_agent.exact_int8(cpuinfo)
+    return exact_int8(cpuinfo)
 
 
 def _arrays(path: Path) -> Arrays:
     try:
-        loaded: Arrays = edge_agent.load_arrays(str(path))
+        loaded: Arrays = load_arrays(str(path))
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as fault:
         raise InputError(f"{path} cannot be read: {fault}") from fault
     return loaded
@@ -147,7 +150,7 @@ def _delegate(shell: Shell, argv: list[str], sample: Arrays, end: float) -> str:
 def _judged(done: Finished) -> dict[str, Any]:
     status = done.exit_code if done.exit_code <= _SIGNALLED else _SIGNALLED - done.exit_code
     try:
-        return edge_agent.judge_child(status, done.stdout, done.stderr)
+        return judge_child(status, done.stdout, done.stderr)
     except Refused as refusal:
         if refusal.error["code"] == "agent":  # LiteRT gives a number, and says the rest on stderr
             refusal.error.setdefault("stderr", _last_words(done.stderr))
@@ -157,7 +160,7 @@ def _judged(done: Finished) -> dict[str, Any]:
 
 
 def _last_words(noise: str) -> str:
-    return "\n".join(line for line in noise.splitlines() if line.startswith("ERROR"))[-edge_agent.STDERR_TAIL_BYTES :]
+    return "\n".join(line for line in noise.splitlines() if line.startswith("ERROR"))[-STDERR_TAIL_BYTES:]
 
 
 def _fitting(wanted: list[dict[str, Any]], sample: Arrays, form: str) -> Arrays:
@@ -165,9 +168,9 @@ def _fitting(wanted: list[dict[str, Any]], sample: Arrays, form: str) -> Arrays:
     arrays = {}
     for tensor in wanted:
         own: list[str] = tensor["names"]
-        names = own if form == "onnx" else [*own, edge_agent.plain_name(own[-1])]
-        array = edge_agent.pick(dict(sample), names, len(wanted), "input")
-        arrays[own[0]] = array if form == "onnx" else edge_agent.cast(array, np.dtype(tensor["dtype"]), own[0])
+        names = own if form == "onnx" else [*own, plain_name(own[-1])]
+        array = pick(dict(sample), names, len(wanted), "input")
+        arrays[own[0]] = array if form == "onnx" else cast(array, np.dtype(tensor["dtype"]), own[0])
     return arrays
 
 
@@ -177,7 +180,7 @@ def _decoded(shell: Shell, data: bytes) -> list[tuple[list[str], tensors.Array]]
         found = tensors.decode(data)
     except ValueError as fault:
         raise AgentFailed(f"{shell.name}: the program's answer cannot be read: {fault}") from fault
-    return [([*names, edge_agent.plain_name(names[-1])], array) for names, array in found]
+    return [([*names, plain_name(names[-1])], array) for names, array in found]
 
 
 def _named(shell: Shell, refusal: Refused) -> DeployError:

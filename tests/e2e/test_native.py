@@ -20,7 +20,10 @@ from shells import TransportShell, require_compiler
 from sshd import processes_with
 from tiny_models import Bundle, digest_of, onnx_bundle, slow_onnx_bundle, tflite_bundle
 
-from targets.agent import edge_agent
+from targets.agent.edge.answers import load_arrays
+from targets.agent.edge.benchmark import records_of
+from targets.agent.edge.child import run_benchmark
+from targets.agent.edge.wire import Refused
 from targets.errors import AgentFailed, DeployError, InputError, NoRuntime
 from targets.native import glibc, tensors
 from targets.native.build import compiler
@@ -56,7 +59,7 @@ def agents(bundle: Bundle) -> dict[str, Any]:
     settings = {"threads": 1, "warm_max_s": 0.05, "warm_min_samples": 3, "warm_max_samples": 50}
     files = {"blob": bundle.model, "inputs": bundle.inputs, "expected": bundle.expected}
     job = {"format": bundle.format, **{key: str(path) for key, path in files.items()}, **settings}
-    return edge_agent.run_benchmark(job, lambda _: None)
+    return run_benchmark(job, lambda _: None)
 
 
 @pytest.mark.parametrize("make", BUNDLES)
@@ -172,7 +175,7 @@ def test_a_sample_that_does_not_fit_is_refused_in_the_agents_words(
 ) -> None:
     bundle = make(tmp_path)
     np.savez(bundle.inputs, **sample)
-    with pytest.raises(edge_agent.Refused) as caught:
+    with pytest.raises(Refused) as caught:
         agents(bundle)
     assert refused(InputError, shell, bundle) == f"here: {caught.value}"
 
@@ -228,7 +231,7 @@ def test_the_program_alone_names_what_is_wrong(tmp_path: Path, form: str) -> Non
 
     def error(*arguments: str) -> tuple[str, str]:
         done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
-        (found,) = (record["error"] for record in edge_agent.records_of(done.stdout.encode()) if "error" in record)
+        (found,) = (record["error"] for record in records_of(done.stdout.encode()) if "error" in record)
         return found["code"], found["message"]
 
     assert error("threads=many")[0] == "agent"
@@ -252,7 +255,7 @@ _NAMELESS = "a tensor's number of names is wrong"
 def test_threads_and_mask_are_those_asked_for(tmp_path: Path, make: Callable[[Path], Bundle]) -> None:
     require_compiler(_ARCH)
     bundle = make(tmp_path)
-    (tmp_path / "inputs").write_bytes(tensors.encode(edge_agent.load_arrays(str(bundle.inputs))))
+    (tmp_path / "inputs").write_bytes(tensors.encode(load_arrays(str(bundle.inputs))))
     rule = "warm_max_ns=60000000000 warm_min=1 warm_max=1000000 warmup_ns=1 warmup_max=1 window=5 converged=0 slow_ns=1"
     carried = glibc.carried(bundle.format, _ARCH)
     argv = [str(carried.files[carried.program]), f"library={carried.files[carried.library]}", "version=1", "mask=1"]

@@ -17,7 +17,7 @@ import json, sys
 import numpy as np, onnxruntime
 from pathlib import Path
 from pipeline.runtimes.runtime import open_model
-from targets.agent.edge_agent import run_benchmark
+from targets.agent.edge.child import run_benchmark
 
 model, inputs, expected, answers = sys.argv[1:]
 x = dict(np.load(inputs))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from targets.agent.edge_agent import parse_cpuinfo
+from targets.agent.edge.facts import parse_cpuinfo
 from targets.errors import UsageError
 from targets.lab.doctor import Finding, apt_line
 from targets.lab.identity import new_key

@@ -11,14 +11,17 @@ from typing import Any
 
 import pytest
 
-from targets.agent import edge_agent
+from targets.agent.edge.wire import MAX_REQUEST_BYTES, WIRE
+from targets.agent.pack import packed
 
 
 class Talk:
     """A running agent and its line protocol."""
 
     def __init__(self, root: Path) -> None:
-        argv = [sys.executable, "-I", edge_agent.__file__, str(root)]
+        program = root / "agent.pyz"
+        program.write_bytes(packed())
+        argv = [sys.executable, "-I", str(program), str(root)]
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
     def raw(self, line: bytes) -> dict[str, Any]:
@@ -43,16 +46,16 @@ class Talk:
 @pytest.fixture
 def talk(tmp_path: Path) -> Iterator[Talk]:
     agent = Talk(tmp_path)
-    agent.ask("hello", wire=list(edge_agent.WIRE))
+    agent.ask("hello", wire=list(WIRE))
     yield agent
     agent.end()
 
 
 def test_another_major_wire_version_is_refused(tmp_path: Path) -> None:
     agent = Talk(tmp_path)
-    reply = agent.ask("hello", wire=[edge_agent.WIRE[0] + 1, 0])
+    reply = agent.ask("hello", wire=[WIRE[0] + 1, 0])
     assert "wire version" in reply["error"]["message"]
-    assert "ok" in agent.ask("hello", wire=[edge_agent.WIRE[0], 99])
+    assert "ok" in agent.ask("hello", wire=[WIRE[0], 99])
     assert agent.end() == 0
 
 
@@ -74,13 +77,13 @@ def test_nothing_but_a_digest_names_a_file(talk: Talk, op: str, digest: str) -> 
 def test_a_line_without_end_ends_the_agent_and_not_the_memory(talk: Talk) -> None:
     assert talk.process.stdin
     with suppress(BrokenPipeError):
-        talk.process.stdin.write(b"x" * (edge_agent.MAX_REQUEST_BYTES + 200_000))
+        talk.process.stdin.write(b"x" * (MAX_REQUEST_BYTES + 200_000))
         talk.process.stdin.flush()
     assert talk.process.wait(timeout=10) == 0
 
 
 def test_parts_become_blobs_only_when_they_hash(talk: Talk, tmp_path: Path) -> None:
-    parts = Path(talk.ask("hello", wire=list(edge_agent.WIRE))["ok"]["parts"])
+    parts = Path(talk.ask("hello", wire=list(WIRE))["ok"]["parts"])
     content = b"a model"
     digest = sha256(content).hexdigest()
     (parts / f"{digest}.part").write_bytes(content[:-1])
@@ -95,7 +98,7 @@ def test_parts_become_blobs_only_when_they_hash(talk: Talk, tmp_path: Path) -> N
 
 
 def test_leaving_removes_what_was_unfinished(talk: Talk) -> None:
-    parts = Path(talk.ask("hello", wire=list(edge_agent.WIRE))["ok"]["parts"])
+    parts = Path(talk.ask("hello", wire=list(WIRE))["ok"]["parts"])
     (parts / "half.part").write_bytes(b"half")
     talk.process.terminate()
     talk.process.wait(timeout=10)

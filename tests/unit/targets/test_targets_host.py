@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from targets.agent import edge_agent
+from targets.agent.edge.facts import gather_facts
 from targets.delivery import digest_hex
 from targets.device import connect
 from targets.errors import AgentFailed, UsageError
@@ -59,7 +59,7 @@ def test_a_measurement_with_something_missing_or_odd_is_refused(key: str) -> Non
 
 
 def test_what_cannot_be_read_on_a_device_is_absent_with_a_reason(tmp_path: Path) -> None:
-    wire = {**edge_agent.gather_facts(tmp_path), "governor": None, "temperature_c": None, "total_memory_bytes": None}
+    wire = {**gather_facts(tmp_path), "governor": None, "temperature_c": None, "total_memory_bytes": None}
     facts = decode_facts("pi", wire)
     assert facts.governor == Absent(reason="no frequency governor is visible on pi")
     assert isinstance(facts.temperature_c, Absent) and isinstance(facts.total_memory_bytes, Absent)

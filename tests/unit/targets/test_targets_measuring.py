@@ -8,7 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from targets.agent.edge_agent import Refused, compare, judge_child, pick, settled, warm_samples, warm_up
+from targets.agent.edge.answers import compare
+from targets.agent.edge.benchmark import judge_child
+from targets.agent.edge.runtimes import pick
+from targets.agent.edge.sampling import settled, warm_samples, warm_up
+from targets.agent.edge.wire import Refused
 
 MS = 1_000_000
 

@@ -1,0 +1,94 @@
+"""The files on the device, each under its own digest.
+
+ROOT/blobs/sha256/<digest>   files, complete and hashed, never changed
+ROOT/parts/<session>/        files on their way in; locked by the session's agent, swept when that agent is gone
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+
+from .files import flush, sha256_of
+from .wire import Json, Refused
+
+
+class Blobs:
+    """The files under one root, and one session's folder for files on their way in."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.blobs = root / "blobs" / "sha256"
+        self.parts = root / "parts" / ("%d-%s" % (os.getpid(), os.urandom(6).hex()))
+        self.lock_fd = -1
+
+    def open(self) -> None:
+        """Make the folders, lock the session's own, and sweep those of dead sessions."""
+        self.blobs.mkdir(parents=True, exist_ok=True)
+        if self.lock_fd < 0:
+            self.parts.mkdir(parents=True)
+            self.lock_fd = os.open(str(self.parts / "lock"), os.O_CREAT | os.O_RDONLY, 0o600)
+            fcntl.flock(self.lock_fd, fcntl.LOCK_EX)
+            self.sweep()
+
+    def close(self) -> None:
+        if self.lock_fd >= 0:
+            shutil.rmtree(self.parts, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove what sessions left whose agents were killed; a living agent holds its lock."""
+        for folder in self.parts.parent.iterdir():
+            if folder == self.parts:
+                continue
+            try:
+                fd = os.open(str(folder / "lock"), os.O_RDONLY)
+            except FileNotFoundError:
+                # No lock yet: a session that is just being born, unless it has been so for a minute.
+                if time.time() - folder.stat().st_mtime > 60:
+                    shutil.rmtree(folder, ignore_errors=True)
+                continue
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            except BlockingIOError:
+                pass
+            finally:
+                os.close(fd)
+
+    def blob(self, digest: str) -> Path:
+        if not re.fullmatch(r"[0-9a-f]{64}", digest):
+            raise Refused("agent", "not a SHA-256 digest: %r" % digest)
+        return self.blobs / digest
+
+    def part(self, digest: str) -> Path:
+        return self.parts / (self.blob(digest).name + ".part")
+
+    def have(self, request: Json) -> Json:
+        present = []
+        for digest, size in request["blobs"].items():
+            path = self.blob(digest)
+            if path.is_file() and path.stat().st_size == size:
+                present.append(digest)
+        return {"present": present, "free_disk_bytes": shutil.disk_usage(self.root).free}
+
+    def commit(self, request: Json) -> Json:
+        digest = request["sha256"]
+        path = self.part(digest)
+        found = sha256_of(path)
+        if found != digest:
+            path.unlink()
+            raise Refused("hash-mismatch", "arrived as sha256 %s, was sent as %s" % (found, digest))
+        flush(path)  # the bytes first, then the name: both must outlive a power cut
+        path.replace(self.blob(digest))
+        flush(self.blobs)
+        return {}
+
+    def discard(self, request: Json) -> Json:
+        with contextlib.suppress(FileNotFoundError):
+            self.part(request["sha256"]).unlink()
+        return {"free_disk_bytes": shutil.disk_usage(self.root).free}

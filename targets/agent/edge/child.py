@@ -1,0 +1,98 @@
+"""The benchmark itself, in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, BinaryIO, Callable
+
+from .answers import compare, load_arrays
+from .facts import parse_kb
+from .files import read_text
+from .runtimes import OnnxModel, TfliteModel, exact_int8, import_runtime
+from .sampling import MAX_WARM_SAMPLES, SLOW_RUN_NS, WARMUP_SHARE, warm_samples, warm_up
+from .wire import MAX_REQUEST_BYTES, Json, Refused
+
+
+def peak_rss_bytes() -> int | None:
+    return parse_kb(read_text("/proc/self/status"), "VmHWM")
+
+
+def run_benchmark(job: Json, stage: Callable[[str], None]) -> Json:
+    stage("importing the runtime")
+    distribution, version, module = import_runtime(job["format"])
+    sample = load_arrays(job["inputs"])
+    model: Any = TfliteModel(module) if job["format"] == "tflite" else OnnxModel(module)
+    clock = time.perf_counter_ns
+    seen = {"peak_rss_before_load_bytes": str(peak_rss_bytes() or "unknown")}
+
+    if job["format"] == "onnx":
+        seen.update(exact_int8())  # an application on this CPU needs the same setting
+
+    stage("loading the model")
+    start = clock()
+    model.load(job["blob"], job["threads"], sample)
+    load_ns = clock() - start
+    load_peak = peak_rss_bytes()
+
+    def timed() -> int:
+        model.reset()
+        run = model.run
+        start = clock()
+        run()
+        return clock() - start
+
+    stage("the first inference")
+    first_ns = timed()
+    stage("warming up")
+    warmup = warm_up(timed, first_ns, job["warm_max_s"] * 1e9 * WARMUP_SHARE)
+    stage("warm inference")
+    most = min(job["warm_max_samples"], MAX_WARM_SAMPLES)
+    # When the first run and the one after it are both slow, the first was the warm-up: the second is a sample already.
+    slow = min(first_ns, *warmup) >= SLOW_RUN_NS
+    warm, warmup = (warmup, []) if slow else ([], warmup)
+    warm += warm_samples(timed, job["warm_max_s"], job["warm_min_samples"] - len(warm), most)
+    peak = peak_rss_bytes()  # after timing, never polled while it runs
+
+    stage("comparing outputs")
+    steps, finite = compare(model.outputs(), load_arrays(job["expected"]))
+    return {
+        "runtime": distribution, "runtime_version": version, "delegate": "", "delegated": model.delegated(),
+        "load_ns": load_ns, "first_ns": first_ns, "warmup_ns": warmup, "warm_ns": warm,
+        "load_peak_rss_bytes": load_peak, "peak_rss_bytes": peak,
+        "max_steps": steps, "finite": finite, "conditions": seen,
+    }  # fmt: skip
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its agent dies, however it dies."""
+    with contextlib.suppress(OSError, AttributeError):  # the agent itself kills it in every case but its own SIGKILL
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def be_the_first_to_go() -> None:
+    """When memory runs out, the kernel is to end this process and nothing else that the device does."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+
+
+def bench_child(replies: BinaryIO) -> None:
+    die_with_parent()
+    be_the_first_to_go()
+
+    def emit(record: Json) -> None:
+        replies.write(json.dumps(record).encode() + b"\n")
+        replies.flush()
+
+    job = json.loads(sys.stdin.buffer.read(MAX_REQUEST_BYTES))
+    try:
+        emit({"result": run_benchmark(job, lambda text: emit({"stage": text}))})
+    except Refused as refusal:
+        emit({"error": refusal.error})
+    except Exception as fault:  # runtimes raise ValueError, RuntimeError and classes of their own
+        emit({"error": {"code": "agent", "message": "%s: %s" % (type(fault).__name__, fault)}})

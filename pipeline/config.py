@@ -6,7 +6,7 @@ Paths are relative to the file. Reading it is in `config_file.py`.
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from pipeline.calibration.methods import Method
 from pipeline.errors import UsageError
@@ -133,7 +133,24 @@ class BudgetConfig(Section):
     )
 
 
-class LocalTarget(Section):
+class AnyTarget(Section):
+    """What a target of any transport may say."""
+
+    groups: list[str] = Field(default_factory=list, description="names that `--target` understands for several devices")
+    labels: dict[str, str] = Field(
+        default_factory=dict, description="your own words for selecting, such as {site: lyon, soc: bcm2712}"
+    )
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _as_text(cls, value: object) -> object:
+        # YAML reads `rack: 7` as a number; a label is what was written.
+        if not isinstance(value, dict):
+            return value
+        return {key: str(v) if isinstance(v, int | float) else v for key, v in value.items()}
+
+
+class LocalTarget(AnyTarget):
     """This machine: the same agent program, run as a child process in its own folder."""
 
     transport: Literal["local"] = "local"
@@ -141,7 +158,7 @@ class LocalTarget(Section):
     threads: int = Field(default=1, ge=1, description="threads of the runtime")
 
 
-class SshTarget(Section):
+class SshTarget(AnyTarget):
     """A board reached over SSH, with strict host keys."""
 
     transport: Literal["ssh"] = "ssh"
@@ -158,7 +175,7 @@ class SshTarget(Section):
     step_timeout: Seconds = Field(default=600.0, description="for one push or one benchmark, as above")
 
 
-class AdbTarget(Section):
+class AdbTarget(AnyTarget):
     """A phone, or a board with an adb daemon, reached by the `adb` program of this machine."""
 
     transport: Literal["adb"]
@@ -218,7 +235,9 @@ class Config(Section):
     budgets: BudgetConfig = BudgetConfig()
     choose: Objective = Field(default="latency", description="what the chosen recipe is best at among those that pass")
     targets: dict[str, Annotated[TargetConfig, BeforeValidator(_target)]] = Field(
-        default={"local": LocalTarget()}, min_length=1
+        default={"local": LocalTarget()},
+        min_length=1,
+        description="devices by name; `include` and `defaults` are no names",
     )
 
     @model_validator(mode="after")
@@ -236,9 +255,48 @@ class Config(Section):
         return spec.model_copy(update={"limit": self.calibration.samples, "seed": self.calibration.seed})
 
 
+class SshHosts(Section):
+    """Devices that an ssh_config names."""
+
+    ssh_config: str = Field(description="such as ~/.ssh/config")
+    hosts: list[str] = Field(default=["*"], description="which of its aliases, as globs")
+
+
+class AnsibleHosts(Section):
+    """Devices of an Ansible inventory."""
+
+    ansible: str = Field(description="inventory file, INI or YAML")
+    hosts: list[str] = Field(default=["*"], description="which of its hosts and groups, as globs")
+
+
+class FleetFile(Section):
+    """A file of devices, to be included."""
+
+    targets: dict[str, Annotated[TargetConfig, BeforeValidator(_target)]] = Field(default_factory=dict)
+
+
+class Shared(Section):
+    """What stands among `targets` beside the devices themselves."""
+
+    include: list[str | SshHosts | AnsibleHosts] = Field(
+        default_factory=list, description="more devices: fleet files (globs), ssh_config files, Ansible inventories"
+    )
+    defaults: dict[str, Any] = Field(
+        default_factory=dict, description="settings for devices of this file and its inventories that do not say them"
+    )
+
+    @field_validator("include", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return [value] if isinstance(value, str | dict) else value
+
+
 def config_schema() -> dict[str, Any]:
     """JSON Schema of deploy.yaml, for completion in editors."""
     described = Config.model_json_schema()
-    # What `_target` reads although the models do not say so: an empty target is a local one.
+    # What is read although the models do not say so: an empty target is a local one, and two keys are no devices.
     described["properties"]["targets"]["additionalProperties"]["anyOf"].append({"type": "null"})
+    shared = Shared.model_json_schema()
+    described["properties"]["targets"]["properties"] = shared["properties"]
+    described["$defs"].update(shared["$defs"])
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **described, "title": "deploy.yaml"}

@@ -1,12 +1,14 @@
 """Reading deploy.yaml, with errors that name the line and the key as the user wrote it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.config import AdbTarget, Config, LocalTarget, SshTarget
+from pipeline.config import Config
 from pipeline.errors import UsageError, nearest
+from pipeline.inventory.fleet import read_fleet
 from pipeline.quality.metrics import METRICS, MetricSpec, open_metrics
 from pipeline.recipes import AUTO, RECIPES
 from pipeline.records import JUDGED_FIDELITY
@@ -23,7 +25,7 @@ class LoadedConfig(BaseModel):
     path: Path
     config: Config
     budgets_as_written: dict[str, str]
-    other_targets: tuple[TargetSpec, ...] = ()
+    targets: tuple[TargetSpec, ...]  # of the file and of the fleet files and inventories it includes
 
     @property
     def base(self) -> Path:
@@ -32,13 +34,11 @@ class LoadedConfig(BaseModel):
 
     def target_specs(self) -> tuple[TargetSpec, ...]:
         """The targets as the `targets` package wants them."""
-        if self.other_targets:
-            return self.other_targets
-        return tuple(_spec(name, target, self.base) for name, target in self.config.targets.items())
+        return self.targets
 
     def with_targets(self, specs: tuple[TargetSpec, ...]) -> Self:
         """The same configuration for other devices."""
-        return self.model_copy(update={"other_targets": specs})
+        return self.model_copy(update={"targets": specs})
 
 
 def load_config(path: Path) -> LoadedConfig:
@@ -49,13 +49,15 @@ def load_config(path: Path) -> LoadedConfig:
             the message is `file:line: key: reason`, one line per fault.
     """
     raw = read_yaml(path, missing_hint="give one with --config FILE, or make one with `deploy init FOLDER`")
+    fleet = read_fleet(path, raw)
     config = validated(path, raw, Config, hint="`deploy schema config` prints all keys", named=STEPS)
-    _check_names(path, raw, config)
+    targets = fleet.specs(config.targets)
+    _check_names(path, raw, config, [spec.name for spec in targets])
     written = {str(key): _flat(value) for key, value in (raw.get("budgets") or {}).items()}
-    return LoadedConfig(path=path.resolve(), config=config, budgets_as_written=written)
+    return LoadedConfig(path=path.resolve(), config=config, budgets_as_written=written, targets=targets)
 
 
-def _check_names(path: Path, raw: Any, config: Config) -> None:
+def _check_names(path: Path, raw: Any, config: Config, targets: Sequence[str]) -> None:
     """Names that refer to something outside the file's own grammar."""
     for index, name in enumerate(config.recipes):
         line = line_of(raw, ("recipes", index))
@@ -66,11 +68,11 @@ def _check_names(path: Path, raw: Any, config: Config) -> None:
             )
         if config.recipes.index(name) != index:
             raise UsageError(f"{path}:{line}: recipes: {name!r} stands twice", hint="say it once")
-    if config.search.target and config.search.target not in config.targets:
+    if config.search.target and config.search.target not in targets:
         raise UsageError(
             f"{path}:{line_of(raw, ('search', 'target'))}: search.target: there is no target {config.search.target!r}"
-            f"{nearest(config.search.target, config.targets)}",
-            hint=f"it has: {', '.join(config.targets)}",
+            f"{nearest(config.search.target, targets)}",
+            hint=f"it has: {', '.join(targets)}",
         )
     for index, metric in enumerate(config.quality.metrics):
         line = line_of(raw, ("quality", "metrics", index))
@@ -131,42 +133,3 @@ def _flat(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {part}" for key, part in value.items())
     return str(value)
-
-
-def _spec(name: str, target: LocalTarget | SshTarget | AdbTarget, base: Path) -> TargetSpec:
-    if isinstance(target, LocalTarget):
-        return TargetSpec(name=name, transport="local", python=target.python, threads=target.threads)
-
-    def here(path: str) -> str:
-        return str((base / Path(path).expanduser()).resolve()) if path else ""
-
-    if isinstance(target, AdbTarget):
-        return TargetSpec(
-            name=name,
-            transport="adb",
-            serial=target.serial,
-            host=target.host,
-            port=target.port,
-            runner=target.runner,
-            libraries=here(target.libraries),
-            python=target.python,
-            root=target.root,
-            connect_timeout_s=target.connect_timeout,
-            step_timeout_s=target.step_timeout,
-            threads=target.threads,
-        )
-    return TargetSpec(
-        name=name,
-        transport="ssh",
-        host=target.host,
-        user=target.user,
-        port=target.port,
-        identity_file=here(target.identity_file),
-        known_hosts=here(target.known_hosts),
-        ssh_config=here(target.ssh_config),
-        python=target.python,
-        root=target.root,
-        connect_timeout_s=target.connect_timeout,
-        step_timeout_s=target.step_timeout,
-        threads=target.threads,
-    )

@@ -50,6 +50,9 @@ class TargetSpec:
     serial: str = ""  # adb only: as `adb devices` shows it; empty with a host: HOST:PORT
     runner: str = ""  # adb only: of `targets.runners`; empty: the first of them
     libraries: str = ""  # adb only: what the runner takes its runtimes from, such as the app's own .aar or .apk
+    device_class: str = "default"  # which of a release's models is for it
+    groups: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)  # the user's own words: site, soc, ring …
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import UsageError, nearest
+from pipeline.inventory.selector import select
+from pipeline.inventory.sheets import kept_facts
 from pipeline.exporters import FORMATS
 from pipeline.exporters.detect import SourceKind, detect
 from pipeline.flow import Step
@@ -40,7 +42,7 @@ def steps(context: Context, selection: Selection, out: Path) -> tuple[list[Step]
     """
     kind = detect(model_path(context))
     names = _recipes(context, kind, selection.recipes)
-    targets = _targets(context, selection.targets)
+    targets = select(context.loaded.target_specs(), selection.targets, kept_facts(context.store.root))
     config = context.loaded.config
     calibrate, test = config.calibration_data(), config.data.spec("test")
 
@@ -156,13 +158,3 @@ def _recipes(context: Context, kind: SourceKind, asked: Sequence[str]) -> list[s
 
 def _suits(kind: SourceKind, name: str) -> bool:
     return recipe(name).format in FORMATS[kind] and (kind == "keras" or not weight_bits(name))
-
-
-def _targets(context: Context, asked: Sequence[str]) -> list[TargetSpec]:
-    known = {spec.name: spec for spec in context.loaded.target_specs()}
-    for name in asked:
-        if name not in known:
-            raise UsageError(
-                f"--target {name}: not in deploy.yaml{nearest(name, known)}", hint=f"it has: {', '.join(known)}"
-            )
-    return [known[name] for name in dict.fromkeys(asked or known)]

@@ -45,7 +45,7 @@ def _unknown_key(name: str, fault: UnknownHostKey) -> HostKeyRejected:
         f"{name}: the host key of {host} port {port} is not known: it offered {_shown(fault.key)}, "
         f"which is not in {' or '.join(fault.looked_in)}",
         hint=f"compare that fingerprint with `ssh-keygen -lf /etc/ssh/ssh_host_*_key.pub` on the device's own console; "
-        f"if it is the same, trust it with: ssh-keyscan -p {port} {host} >> {fault.looked_in[0]}",
+        f"if it is the same, trust it with: deploy targets trust {name}",
     )
 
 

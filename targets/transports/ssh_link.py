@@ -6,8 +6,9 @@ here. Imported by `targets.transports.ssh` alone.
 
 import logging
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
 
 from targets.errors import UsageError
 from targets.records import TargetSpec
+from targets.transports.gateways import Gateways
 
 # Without a handler Python prints paramiko's tracebacks for every refused banner to the user's terminal.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -119,7 +121,7 @@ class StrictConnection(Connection):  # type: ignore[misc]
 
     def __init__(self, host: str, *, target: TargetSpec, **options: Any) -> None:
         # Fabric connections are DataProxies: plain attribute assignment would go into the configuration.
-        self._set(target=target)
+        self._set(target=target, taken=[], pooled=False, opening=threading.Lock())
         super().__init__(host, **options)
         limit_s = target.connect_timeout_s
         self.connect_timeout = None  # ssh_config's ConnectTimeout; the target's own is passed below
@@ -132,8 +134,7 @@ class StrictConnection(Connection):  # type: ignore[misc]
         looked_in = self.known_hosts_files()
         self.client.set_missing_host_key_policy(_NamingRejectPolicy(looked_in))
         for path in looked_in:
-            if Path(path).is_file():
-                _load_host_keys(self.client.get_host_keys(), Path(path))
+            _load_host_keys(self.client.get_host_keys(), Path(path))
 
     def known_hosts_files(self) -> list[str]:
         """The files that may vouch for the host: the target's own alone, or else the user's and the system's."""
@@ -148,27 +149,44 @@ class StrictConnection(Connection):  # type: ignore[misc]
         if jump == "none":
             command = self.ssh_config.get("proxycommand", "none")
             return None if command == "none" else str(command)
-        reached: StrictConnection | None = None
-        for hop in jump.split(","):
+        spec = self.target
+        key = (jump, spec.ssh_config, spec.identity_file, spec.known_hosts, spec.connect_timeout_s)
+        gateway = _GATEWAYS.take(key, lambda: self._chain(jump))
+        self._set(taken=[key], pooled=True)
+        return gateway
+
+    def _chain(self, jump: str) -> "StrictConnection":
+        hops = iter(jump.split(","))
+        reached = StrictConnection(next(hops).strip(), target=self.target, config=self.config)
+        for hop in hops:
             reached = StrictConnection(hop.strip(), target=self.target, config=self.config, gateway=reached)
         return reached
 
     def open(self) -> Any:
-        try:
-            if not self.is_connected and not self.gateway:
-                self.connect_kwargs["sock"] = dial(self.host, int(self.port), self.target.connect_timeout_s)
-            opened = super().open()
-        except NotConnected:
-            raise  # by a jump host, which named itself
-        except (OSError, EOFError, SSHException) as fault:
-            raise NotConnected(self, fault) from fault
-        self.transport.set_keepalive(KEEPALIVE_S)
-        return opened
+        with self.opening:  # a gateway is opened by whichever of its devices comes first
+            if self.is_connected:
+                return None
+            try:
+                if not self.gateway:
+                    self.connect_kwargs["sock"] = dial(self.host, int(self.port), self.target.connect_timeout_s)
+                opened = super().open()
+            except NotConnected:
+                raise  # by a jump host, which named itself
+            except (OSError, EOFError, SSHException) as fault:
+                raise NotConnected(self, fault) from fault
+            self.transport.set_keepalive(KEEPALIVE_S)
+            return opened
 
     def close(self) -> None:
         self.client.close()  # also after a handshake that failed half-way, when Fabric's own close does nothing
-        if isinstance(self.gateway, StrictConnection):
-            self.gateway.close()
+        try:
+            _GATEWAYS.give_back(self.taken.pop())  # popping is atomic: closed twice at once, it is given back once
+        except IndexError:
+            if isinstance(self.gateway, StrictConnection) and not self.pooled:
+                self.gateway.close()  # the hop before this one in a chain
+
+
+_GATEWAYS: Gateways[StrictConnection] = Gateways()
 
 
 def _load_host_keys(keys: HostKeys, path: Path) -> None:
@@ -178,6 +196,8 @@ def _load_host_keys(keys: HostKeys, path: Path) -> None:
     Certificate authorities and host patterns are not understood, so such hosts count as unknown; of two keys of one
     type for a host the later counts.
     """
+    if not path.is_file():
+        return
     entries, revoked = [], set()
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         fields = line.split()
@@ -190,6 +210,14 @@ def _load_host_keys(keys: HostKeys, path: Path) -> None:
         if entry and entry.key.get_base64() not in revoked:
             for name in entry.hostnames:
                 keys.add(name, entry.key.get_name(), entry.key)
+
+
+def known_keys(paths: Iterable[Path]) -> HostKeys:
+    """The keys that these files vouch for together."""
+    keys = HostKeys()
+    for path in paths:
+        _load_host_keys(keys, path)
+    return keys
 
 
 def dial(host: str, port: int, timeout_s: float) -> socket.socket:

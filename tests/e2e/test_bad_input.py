@@ -220,7 +220,7 @@ def test_no_configuration(here: Project) -> None:
     [
         (["--recipe", "onnx-int9"], "--recipe onnx-int9: there is no such recipe, did you mean 'onnx-int8'?"),
         (["--recipe", "litert-int8"], "litert-int8: a onnx source cannot become tflite"),
-        (["--target", "lokal"], "--target lokal: not in deploy.yaml, did you mean 'local'?"),
+        (["--target", "lokal"], "--target lokal: no device or group is called 'lokal', did you mean 'local'?"),
     ],
 )
 def test_a_command_line_with_a_mistake(here: Project, arguments: list[str], said: str) -> None:

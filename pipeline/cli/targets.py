@@ -1,57 +1,175 @@
-"""`deploy targets list | probe NAME`."""
+"""`deploy targets list | probe | trust [SELECTOR…]`."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.options import config_option, json_option, state_folder
+from pipeline.cli.options import config_option, json_option, state_folder, state_option
+
+if TYPE_CHECKING:
+    from targets.errors import DeployError
+    from targets.records import Facts, TargetSpec
+    from targets.transports.ssh_trust import Offered
+
+_SELECTORS = "[SELECTOR]..."
 
 
 @click.group()
 def targets() -> None:
-    """List the devices of deploy.yaml, or look at one."""
+    """List the devices of deploy.yaml, look at them, or trust their host keys.
+
+    A SELECTOR is a name, a group, a glob, or an expression such as 'site=lyon & soc=bcm2712'.
+    """
 
 
 @targets.command("list")
 @config_option
+@state_option
 @json_option
-def list_targets(config: Path, as_json: bool) -> None:
-    """List the targets without connecting to any."""
-    from pipeline.config_file import load_config
+@click.argument("selectors", nargs=-1, metavar=_SELECTORS)
+def list_targets(config: Path, state: Path | None, as_json: bool, selectors: tuple[str, ...]) -> None:
+    """List the devices without connecting to any."""
+    from pipeline.cli.fleet import chosen, print_table
 
-    specs = load_config(config).target_specs()
+    specs = chosen(config, state, selectors)
     if as_json:
         click.echo(json.dumps([asdict(spec) for spec in specs]))
         return
-    for spec in specs:
-        where = {"local": "this machine", "adb": spec.serial or spec.host or "whichever is attached"}
-        place = where.get(spec.transport, spec.host) + (f":{spec.port}" if spec.port else "")
-        click.echo(f"{spec.name:<16} {spec.transport:<6} {(spec.user + '@') if spec.user else ''}{place}")
+    print_table(
+        ("device", "over", "where", "class", "groups", "labels"),
+        (
+            (
+                spec.name,
+                spec.transport,
+                _place(spec),
+                spec.device_class,
+                " ".join(spec.groups),
+                " ".join(f"{key}={value}" for key, value in spec.labels.items()),
+            )
+            for spec in specs
+        ),
+    )
 
 
 @targets.command()
 @config_option
-@click.option("--state", type=click.Path(path_type=Path, file_okay=False), envvar="DEPLOY_STATE")
+@state_option
 @json_option
-@click.argument("name")
-def probe(config: Path, state: Path | None, as_json: bool, name: str) -> None:
-    """Connect to NAME and print what it is: CPU, system, runtimes, governor, space, meters."""
-    from pipeline.config_file import load_config
-    from pipeline.errors import UsageError, nearest
+@click.argument("selectors", nargs=-1, metavar=_SELECTORS)
+def probe(config: Path, state: Path | None, as_json: bool, selectors: tuple[str, ...]) -> None:
+    """Connect to devices and print what they are: CPU, system, runtimes, governor, space, meters.
+
+    What is found is kept, for selecting (`arch=aarch64`) and planning. Exit code 3 when a device did not answer.
+    """
+    from pipeline.cli.fleet import chosen, failures, on_all, outcome_json, print_failures, print_table
+    from pipeline.inventory.sheets import keep_facts
     from targets.device import connect
 
-    known = {spec.name: spec for spec in load_config(config).target_specs()}
-    if name not in known:
-        raise UsageError(f"{name}: not a target of {config}{nearest(name, known)}", hint=f"it has: {', '.join(known)}")
-    with connect(known[name], state=state_folder(config, state)) as device:
-        facts = device.facts()
-    if as_json:
-        click.echo(json.dumps(asdict(facts)))
+    folder = state_folder(config, state)
+
+    def look(spec: "TargetSpec") -> "Facts":
+        with connect(spec, state=folder) as device:
+            facts = device.facts()
+        keep_facts(folder, facts)
+        return facts
+
+    specs = chosen(config, state, selectors)
+    if len(specs) == 1:
+        facts = look(specs[0])
+        click.echo(json.dumps(asdict(facts)) if as_json else _sheet(asdict(facts)))
         return
-    for key, text in _lines(asdict(facts)):
-        click.echo(f"{key:<18} {text}")
+    outcomes = list(on_all(specs, look))
+    failed = failures(outcomes)
+    if as_json:
+        click.echo(json.dumps([outcome_json(spec, found) for spec, found in outcomes]))
+    else:
+        print_table(("device", "cpu", "system", "python", "runtimes", "free", "state"), map(_row, outcomes))
+        print_failures(failed)
+    raise click.exceptions.Exit(3 if failed else 0)
+
+
+@targets.command()
+@config_option
+@state_option
+@click.option("--fingerprint", metavar="SHA256:…", help="Trust this key and no other, without asking; of one device.")
+@json_option
+@click.argument("selectors", nargs=-1, required=True, metavar="SELECTOR...")
+def trust(config: Path, state: Path | None, fingerprint: str | None, as_json: bool, selectors: tuple[str, ...]) -> None:
+    """Show the host keys that devices offer, ask, and add them to known_hosts.
+
+    Compare each fingerprint with what `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` shows on the device's own
+    console. A key that has changed is never replaced here.
+    """
+    from pipeline.cli.fleet import chosen, on_all, outcome_json, print_failures
+    from pipeline.errors import UsageError
+    from targets.errors import DeployError, HostKeyRejected
+    from targets.transports.ssh_trust import offered_key
+    from targets.transports.ssh_trust import trust as keep
+
+    specs = chosen(config, state, selectors)
+    if fingerprint and len(specs) != 1:
+        raise UsageError(f"--fingerprint is of one device, {len(specs)} are chosen", hint="name one device")
+    outcomes = list(on_all(specs, offered_key))
+    failed: list[tuple[TargetSpec, DeployError]] = []
+    done: list[dict[str, Any]] = []
+    for spec, found in outcomes:
+        try:
+            if isinstance(found, DeployError):
+                raise found
+            if fingerprint and found.fingerprint != fingerprint:
+                raise HostKeyRejected(
+                    f"{spec.name}: {found.known_as} offers {found.kind} {found.fingerprint}, not {fingerprint}",
+                    hint="somebody may be posing as the device, or the fingerprint is of another of its keys",
+                )
+            agreed = found.state != "new" or bool(fingerprint) or _asked(found, as_json)
+            if agreed:
+                keep(found)
+            done.append({"name": spec.name, "trusted": agreed, **_key(found)})
+            if not as_json:
+                said = {"known": "was trusted already", "new": f"added to {found.file}" if agreed else "not trusted"}
+                click.echo(f"{spec.name}: {found.kind} {found.fingerprint}: {said[found.state]}")
+        except DeployError as error:
+            failed.append((spec, error))
+    if as_json:
+        click.echo(json.dumps([*done, *(outcome_json(spec, error) for spec, error in failed)]))
+    else:
+        print_failures(error for _, error in failed)
+    raise click.exceptions.Exit(3 if failed else 0)
+
+
+def _asked(found: "Offered", as_json: bool) -> bool:
+    click.echo(f"{found.name}: {found.known_as} offers {found.kind} {found.fingerprint}", err=as_json)
+    return click.confirm("Does the device's own console show the same?", default=False, err=as_json)
+
+
+def _key(found: "Offered") -> dict[str, Any]:
+    return {"host": found.known_as, "kind": found.kind, "fingerprint": found.fingerprint, "was": found.state}
+
+
+def _place(spec: "TargetSpec") -> str:
+    where = {"local": "this machine", "adb": spec.serial or spec.host or "whichever is attached"}
+    place = where.get(spec.transport, spec.host) + (f":{spec.port}" if spec.port else "")
+    return f"{spec.user}@{place}" if spec.user else place
+
+
+def _row(outcome: "tuple[TargetSpec, Facts | DeployError]") -> tuple[str, ...]:
+    from pipeline.quantities import size
+    from targets.errors import DeployError
+
+    spec, facts = outcome
+    if isinstance(facts, DeployError):
+        return (spec.name, "", "", "", "", "", facts.code)
+    runtimes = " ".join(f"{name} {version}" for name, version in facts.runtimes.items()) or "none"
+    state = "emulated" if facts.emulated else "ok"
+    cpu = f"{facts.cpu_count}x {facts.arch}"
+    return (spec.name, cpu, facts.os, facts.python, runtimes, size(facts.free_disk_bytes), state)
+
+
+def _sheet(facts: dict[str, object]) -> str:
+    return "\n".join(f"{key:<18} {text}" for key, text in _lines(facts))
 
 
 def _lines(facts: dict[str, object]) -> list[tuple[str, str]]:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import UsageError, nearest
-from pipeline.inventory.selector import select
-from pipeline.inventory.sheets import kept_facts
 from pipeline.exporters import FORMATS
 from pipeline.exporters.detect import SourceKind, detect
 from pipeline.flow import Step
+from pipeline.inventory.selector import select
+from pipeline.inventory.sheets import kept_facts
 from pipeline.recipes import AUTO, OPTIONAL, RECIPES
 from pipeline.recipes.recipe import recipe
 from pipeline.records import Format

@@ -14,7 +14,7 @@ def explain_connecting(fault: BaseException, connection: StrictConnection) -> De
     place = f"{connection.host}:{connection.port}"
     limit = f"{spec.connect_timeout_s:g} s"
     if isinstance(fault, UnknownHostKey):
-        return _unknown_key(spec.name, fault)
+        return _unknown_key(connection, fault)
     if isinstance(fault, BadHostKeyException):
         return _changed_key(connection, fault)
     if isinstance(fault, KeysRefused) and not fault.silent:
@@ -39,13 +39,16 @@ def explain_connecting(fault: BaseException, connection: StrictConnection) -> De
     )
 
 
-def _unknown_key(name: str, fault: UnknownHostKey) -> HostKeyRejected:
+def _unknown_key(connection: StrictConnection, fault: UnknownHostKey) -> HostKeyRejected:
     host, port = _host_and_port(fault.host)
+    name = connection.target.name
+    is_device = connection.original_host == connection.target.host
+    by_hand = f"ssh-keyscan -p {port} {host} >> {fault.looked_in[0]}"
     return HostKeyRejected(
         f"{name}: the host key of {host} port {port} is not known: it offered {_shown(fault.key)}, "
         f"which is not in {' or '.join(fault.looked_in)}",
         hint=f"compare that fingerprint with `ssh-keygen -lf /etc/ssh/ssh_host_*_key.pub` on the device's own console; "
-        f"if it is the same, trust it with: deploy targets trust {name}",
+        f"if it is the same, trust it with: {f'deploy targets trust {name}' if is_device else by_hand}",
     )
 
 

@@ -65,7 +65,8 @@ def trust(offered: Offered) -> None:
         raise HostKeyRejected(
             f"{offered.name}: {offered.known_as} is known with another key than {offered.kind} {offered.fingerprint}. "
             "Someone may be posing as the device",
-            hint=f"if it was reinstalled, take the old key out first: ssh-keygen -f {offered.file} -R '{offered.known_as}'",
+            hint="if it was reinstalled, take the old key out first: "
+            f"ssh-keygen -f {offered.file} -R '{offered.known_as}'",
         )
     if offered.state == "known":
         return

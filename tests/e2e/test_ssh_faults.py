@@ -7,7 +7,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from targets.errors import (
     UsageError,
 )
 from targets.records import TargetSpec
+from targets.transports.ssh_trust import offered_key, trust
 
 
 @pytest.fixture
@@ -58,18 +61,28 @@ def test_an_unknown_host_key_is_refused_with_all_that_is_needed_to_trust_it(
     assert f"127.0.0.1 port {shared_sshd.port}" in found.message
     assert fingerprint(shared_sshd.host_key) in found.message
     assert str(empty) in found.message
-    assert f"ssh-keyscan -p {shared_sshd.port} 127.0.0.1 >> {empty}" in found.hint
+    assert "deploy targets trust pi" in found.hint
     assert not empty.exists(), "nothing may be trusted in silence"
     assert not (tmp_path / "root").exists()
 
 
-def test_the_advice_for_an_unknown_host_key_works(shared_sshd: Sshd, spec: TargetSpec, tmp_path: Path) -> None:
-    known = tmp_path / "known_hosts"
-    found = refusal(replace(spec, known_hosts=str(known)), HostKeyRejected, tmp_path)
-    command = found.hint[found.hint.index("ssh-keyscan") :]
-    subprocess.run(command, shell=True, check=True, stderr=subprocess.DEVNULL)  # noqa: S602 (as the user would)
-    with connect(replace(spec, known_hosts=str(known)), state=tmp_path) as device:
+def test_a_key_is_trusted_once_and_a_changed_one_never(shared_sshd: Sshd, spec: TargetSpec, tmp_path: Path) -> None:
+    known = tmp_path / "new" / "known_hosts"
+    spec = replace(spec, known_hosts=str(known))
+    offered = offered_key(spec)
+    assert (offered.state, offered.fingerprint) == ("new", fingerprint(shared_sshd.host_key))
+    assert not known.exists(), "asking trusts nothing"
+    trust(offered)
+    trust(offered_key(spec))
+    assert known.read_text().count("\n") == 1
+    with connect(spec, state=tmp_path) as device:
         assert device.facts().target == "pi"
+    make_key(tmp_path / "other")
+    known.write_text(f"[127.0.0.1]:{shared_sshd.port} {' '.join((tmp_path / 'other.pub').read_text().split()[:2])}")
+    offered = offered_key(spec)
+    assert offered.state == "changed"
+    with pytest.raises(HostKeyRejected, match="another key"):
+        trust(offered)
 
 
 def test_a_changed_host_key_is_refused_and_both_keys_are_shown(
@@ -254,6 +267,49 @@ def test_a_jump_host_from_ssh_config_is_used_and_checked(shared_sshd: Sshd, sshd
     known.write_text(shared_sshd.known_hosts_line())  # the jump host is no more trusted than the device
     found = refusal(spec, HostKeyRejected, tmp_path)
     assert f"port {sshd.port}" in found.message
+
+
+def test_devices_behind_one_jump_host_share_one_login_there(shared_sshd: Sshd, sshd: Sshd, tmp_path: Path) -> None:
+    known = tmp_path / "known_hosts"
+    known.write_text(shared_sshd.known_hosts_line())
+    config = tmp_path / "ssh_config"
+    config.write_text(
+        f"Host jump\n HostName 127.0.0.1\n Port {sshd.port}\n IdentityFile {sshd.identity}\n"
+        f"Host board-*\n HostName 127.0.0.1\n Port {shared_sshd.port}\n IdentityFile {shared_sshd.identity}\n"
+        " ProxyJump jump\n"
+    )
+    specs = [
+        TargetSpec(
+            name=f"pi-{n}", transport="ssh", host=f"board-{n}", ssh_config=str(config), known_hosts=str(known),
+            python=sys.executable, root=str(tmp_path / f"root-{n}"),
+        )
+        for n in range(6)
+    ]  # fmt: skip
+    found = offered_refusal(specs[0])
+    assert f"ssh-keyscan -p {sshd.port}" in found.hint, "of a jump host the device's name says nothing"
+    known.write_text(shared_sshd.known_hosts_line() + sshd.known_hosts_line())
+    with connect(specs[0], state=tmp_path):
+        one_login = len(sshd.session_pids())
+    with ExitStack() as stack, ThreadPoolExecutor(6) as pool:
+        for device in pool.map(lambda spec: connect(spec, state=tmp_path), specs):
+            stack.enter_context(device)
+        assert len(sshd.session_pids()) == one_login
+        assert offered_key(specs[0]).state == "known"
+        assert len(sshd.session_pids()) == one_login
+    _until(lambda: not sshd.session_pids())
+
+
+def offered_refusal(spec: TargetSpec) -> DeployError:
+    with pytest.raises(HostKeyRejected) as caught:
+        offered_key(spec)
+    return caught.value
+
+
+def _until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_chain_of_jump_hosts_is_taken_in_order(sshd: Sshd, shared_sshd: Sshd, tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from targets.delivery import Store, deliver
+from targets.errors import NoPython
 from targets.records import BenchRequest, Facts, Measurement, TargetSpec
 from targets.transport import Transport
 from targets.transports import load_transport
@@ -50,6 +51,15 @@ class Device(ABC):
         stored file has rotted: push it again), InputError (the sample does not fit the model), DeviceTimeout, or
         AgentFailed with the last lines of the process when it died.
         """
+
+    def provision(self, environment: str, wheels: Mapping[str, str]) -> Mapping[str, Any]:
+        """Make an environment of wheels (file name to digest) that were pushed; see `targets.provision`.
+
+        Raises NoPython for a device that is worked by its shell.
+        """
+        raise NoPython(
+            f"{self.spec.name}: without Python there is nothing to provision", hint="its runner brings the runtimes"
+        )
 
     @property
     def over(self) -> bool:

@@ -140,6 +140,65 @@ def trust(config: Path, state: Path | None, fingerprint: str | None, as_json: bo
     raise click.exceptions.Exit(3 if failed else 0)
 
 
+@targets.command()
+@config_option
+@state_option
+@click.option("--package", "packages", multiple=True, metavar="NAME[==VERSION]", help="Instead of the runtimes.")
+@json_option
+@click.argument("selectors", nargs=-1, metavar=_SELECTORS)
+def provision(
+    config: Path,
+    state: Path | None,
+    packages: tuple[str, ...],
+    as_json: bool,
+    selectors: tuple[str, ...],
+) -> None:
+    """Give devices a Python environment with the runtimes, without any network of theirs.
+
+    Wheels are resolved and fetched here, for each device's CPU, Python and C library, pushed, unpacked, and tried by
+    importing. The environment is used from then on unless the target names a `python:`. Doing it again costs nothing.
+    """
+    from pipeline.cli.fleet import chosen, failures, on_all, outcome_json, print_failures, print_table
+    from pipeline.inventory.sheets import keep_facts
+    from pipeline.quantities import size
+    from targets.device import connect
+    from targets.provision import Provisioned
+    from targets.provision import provision as provide
+    from targets.wheels import lock
+
+    folder = state_folder(config, state)
+
+    def give(spec: "TargetSpec") -> Provisioned:
+        with connect(spec, state=folder) as device:
+            facts = device.facts()
+            done = provide(device, facts, lock(facts, packages))
+        with connect(spec, state=folder) as device:  # now with the environment
+            keep_facts(folder, device.facts())
+        return done
+
+    outcomes = list(on_all(chosen(config, state, selectors), give))
+    if as_json:
+        click.echo(json.dumps([outcome_json(spec, found) for spec, found in outcomes]))
+    else:
+        given = [found for _, found in outcomes if isinstance(found, Provisioned)]
+        rows = [
+            (
+                found.target,
+                "made" if found.made else "was there",
+                size(found.sent_bytes) if found.sent_bytes else "nothing",
+                " ".join(f"{name} {version}" for name, version in found.runtimes.items()),
+                found.python,
+            )
+            for found in given
+        ]
+        if rows:
+            print_table(("device", "environment", "sent", "runtimes", "python"), rows)
+        for note in dict.fromkeys(note for found in given for note in found.given_up):
+            click.echo(f"not to be had: {note}", err=True)
+        print_failures(failures(outcomes))
+    raise click.exceptions.Exit(3 if failures(outcomes) else 0)
+
+
 def _asked(found: "Offered", as_json: bool) -> bool:
     click.echo(f"{found.name}: {found.known_as} offers {found.kind} {found.fingerprint}", err=as_json)
     return click.confirm("Does the device's own console show the same?", default=False, err=as_json)

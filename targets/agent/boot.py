@@ -1,8 +1,9 @@
 """The first program run on a device: it makes our folder there and says whether the agent is in it.
 
-Run as `python3 -I -c THIS ROOT AGENT_SHA256 TOKEN`. It must run on any Python 3, since it is what finds out which one
-is there. An agent that arrived as `<sha256>.<TOKEN>.part` is hashed and renamed. When the agent is there, this process
-becomes it, so that connecting costs one command and one round trip.
+Run as `python3 -I -c THIS ROOT AGENT_SHA256 TOKEN [PREFER_OWN]`. It must run on any Python 3, since it is what finds
+out which one is there. An agent that arrived as `<sha256>.<TOKEN>.part` is hashed and renamed. When the agent is there,
+this process becomes it, so that connecting costs one command and one round trip; with PREFER_OWN in the interpreter of
+ROOT/env, the environment that `deploy targets provision` made, if there is one.
 """
 
 import hashlib
@@ -42,10 +43,14 @@ def prepare(root: str, digest: str, token: str) -> "dict[str, object]":
 if __name__ == "__main__":
     answer = {"edge_deploy_boot": 1, "python": list(sys.version_info[:3]), "executable": sys.executable}
     try:
-        answer.update(prepare(*sys.argv[1:]))
+        answer.update(prepare(*sys.argv[1:4]))
     except OSError as fault:
         answer.update(errno=fault.errno, message=str(fault))
     print(json.dumps(answer))
     sys.stdout.flush()
     if answer.get("ready") and sys.version_info >= (3, 9):
-        os.execv(sys.executable, [sys.executable, "-I", str(answer["agent"]), str(answer["root"])])
+        rest = ["-I", str(answer["agent"]), str(answer["root"])]
+        own = os.path.join(str(answer["root"]), "env", "bin", "python3")  # noqa: PTH118
+        if sys.argv[4:] and os.access(own, os.X_OK):
+            os.execv(own, [own] + rest)  # noqa: RUF005 (Python 3.4 may read this)
+        os.execv(sys.executable, [sys.executable] + rest)  # noqa: RUF005

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from targets.agent.session import Session, open_session
 from targets.delivery import digest_hex
@@ -31,6 +32,10 @@ class AgentDevice(Device):
             fields[role] = digest_hex(fields[role])
         reply = self._session.request("bench", deadline_s + REPLY_GRACE_S, {**fields, "deadline_s": deadline_s})
         return decode_measurement(self.spec.name, request, reply)
+
+    def provision(self, environment: str, wheels: Mapping[str, str]) -> Mapping[str, Any]:
+        fields = {"env": environment, "wheels": sorted(wheels.items())}
+        return self._session.request("provision", self.spec.step_timeout_s, fields)
 
 
 def open_device(transport: Transport) -> Device:

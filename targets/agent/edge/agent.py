@@ -10,6 +10,7 @@ from typing import Any, Callable
 from .benchmark import Benchmark
 from .blobs import Blobs
 from .facts import gather_facts
+from .provisioning import provision
 from .wire import WIRE, HostGone, Json, Link, Refused, os_refusal
 
 
@@ -27,6 +28,7 @@ class Agent:
             "commit": self.blobs.commit,
             "discard": self.blobs.discard,
             "bench": self.benchmark.bench,
+            "provision": lambda request: provision(self.blobs, request),
         }
 
     def serve(self) -> None:

@@ -102,8 +102,12 @@ def test_the_examples_of_the_readme_are_understood(tmp_path: Path) -> None:
         assert load_schedule(path).faults
     first = YAML(typ="safe").load(blocks[0])
     (tmp_path / "quality.py").write_text("def f1(outputs, truth): ...\n")
+    (tmp_path / "fleet").mkdir()
+    (tmp_path / "fleet" / "lyon.yaml").write_text("targets: {shop: {host: shop.lan}}\n")
+    (tmp_path / "inventory.ini").write_text("[boards]\nboard-[1:3].lan\n")
+    (tmp_path / "ssh_config").write_text("Host pi-1\n")
     for block in blocks:
-        whole = {**first, **YAML(typ="safe").load(block)}
+        whole = {**first, **YAML(typ="safe").load(block.replace("~/.ssh/config", "ssh_config"))}
         config = tmp_path / "deploy.yaml"
         with config.open("w") as file:
             YAML(typ="safe").dump(whole, file)

@@ -106,6 +106,9 @@ class BenchRequest:
     warm_max_s: float
     warm_min_samples: int
     warm_max_samples: int
+    pause_s: float = 0.0  # before every warm run: what an application that is used now and then sees
+    cpus: tuple[int, ...] = ()  # the cores it may run on; empty: all
+    governor: str = ""  # to set while it runs, and to set back; empty: left alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -42,6 +42,8 @@ class Plan:
     gate_wait_s: float = 30.0
     deadline_s: float = 600.0
     seed: int = 0
+    pause_s: float = 0.0  # of the duty-cycled latency; 0: not measured
+    pauses: int = 8
 
 
 def run(
@@ -69,6 +71,7 @@ def run(
         blocks.append(block)
         told(block)
     done = tuple(blocks)
+    duty = {label: _duty_cycled(device, plan, label) for label in plan.requests} if plan.pause_s else {}
     return Session(
         target=facts.target,
         facts=facts,
@@ -79,6 +82,8 @@ def run(
         seconds=clock() - start,
         when=datetime.now(UTC).isoformat(timespec="seconds"),
         findings=findings(facts, done, sustained=plan.mode == "sustained"),
+        duty=duty,
+        pause_s=plan.pause_s,
     )
 
 
@@ -89,6 +94,13 @@ def pairs(blocks: "tuple[Block, ...] | list[Block]") -> list[tuple[Block, Block]
         if first.label != second.label:
             found.append((first, second) if first.label == "A" else (second, first))
     return found
+
+
+def _duty_cycled(device: Benched, plan: Plan, label: Order) -> Measurement:
+    request = replace(
+        plan.requests[label], pause_s=plan.pause_s, warm_min_samples=plan.pauses, warm_max_samples=plan.pauses
+    )
+    return device.bench(request, plan.deadline_s, plan.files[label])
 
 
 def _order(plan: Plan) -> Iterator[Order]:

@@ -88,8 +88,14 @@ class Session:
     seconds: float
     when: str  # ISO 8601, UTC, of the host
     findings: tuple[Finding, ...] = ()
-    settings: Mapping[str, str] = field(default_factory=dict)
+    duty: Mapping[Order, Measurement] = field(default_factory=dict)  # one process with `pause_s` before every run
+    pause_s: float = 0.0
     kind: Literal["session"] = "session"
+
+    @property
+    def trusted(self) -> bool:
+        """Whether nothing speaks against these numbers."""
+        return not any(finding.blocking for finding in self.findings)
 
     def of(self, label: Order) -> tuple[Block, ...]:
         """The blocks of one model, in the order of time."""

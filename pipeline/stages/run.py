@@ -77,6 +77,27 @@ def steps(context: Context, selection: Selection, out: Path) -> tuple[list[Step]
     return ordered, reported
 
 
+def candidate_steps(context: Context, names: Sequence[str]) -> tuple[list[Step], dict[str, tuple[Step, Step]]]:
+    """The steps up to validated candidates, and for each recipe the steps of its artifact and of its quality.
+
+    Raises what `steps` raises, and UsageError for a recipe that searches: what it finds depends on a whole run.
+    """
+    kind = detect(model_path(context))
+    names = _recipes(context, kind, names)
+    for name in names:
+        if recipe(name).start == "search":
+            raise UsageError(f"{name}: a search is part of `deploy run`", hint="measure the release it made")
+    calibrate, test = context.loaded.config.calibration_data(), context.loaded.config.data.spec("test")
+    prepared = prepare_step(context, kind, calibrate, test)
+    sources = branches(context, names, prepared, calibrate)
+    found = {}
+    for name in names:
+        quantized = sources[weight_bits(name)].quantize_step(context, name, None, calibrate)
+        found[name] = (quantized, validate_step(context, name, prepared, quantized, test))
+    parts = [step for pair in found.values() for step in pair]
+    return list(dict.fromkeys([prepared, *branch_steps(sources), *parts])), found
+
+
 def sensitivity_steps(context: Context, format: str | None) -> list[Step]:
     """The steps up to the ranking of blocks, which is the record of the last.
 

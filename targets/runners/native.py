@@ -4,7 +4,7 @@ import hashlib
 import tempfile
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +57,12 @@ class NativeRunner:
         self, shell: Shell, request: BenchRequest, files: Mapping[str, Path], deadline_s: float
     ) -> Mapping[str, Any]:
         """One benchmark; its answer is compared here. Raises what `targets.runner.Runner.bench` names."""
+        if request.pause_s or request.governor:
+            raise InputError(f"{shell.name}: without Python there are no pauses between runs and no governor is set")
         carried = self._carried(shell, request.format)
         folder = shell.install(carried.files)
-        argv = [*carried.command(folder), f"library=./{carried.library}", f"version={carried.version}"]
+        argv = [*_on(request.cpus), *carried.command(folder)]
+        argv += [f"library=./{carried.library}", f"version={carried.version}"]
         argv += [f"model={shell.send(files['blob'], digest_hex(request.blob))}", *rule(request)]
         if request.format == "onnx":
             argv += [f"config={key}={value}" for key, value in _exact_int8(shell).items()]
@@ -90,6 +93,11 @@ class NativeRunner:
         if self._archive:
             return vendor.carried(self._archive, form, shell.arch)
         return glibc.carried(form, shell.arch)
+
+
+def _on(cpus: Sequence[int]) -> list[str]:
+    """The command that keeps what follows on these cores; every Android has it."""
+    return ["taskset", f"{sum(1 << cpu for cpu in set(cpus)):x}"] if cpus else []
 
 
 def rule(request: BenchRequest) -> list[str]:

@@ -18,9 +18,12 @@ from typing import Iterator
 from .blobs import Blobs
 from .facts import conditions, emulation
 from .files import sha256_of
+from .governor import governed, restore
+from .watching import LOOK_S, Watch
 from .wire import Json, Link, Refused
 
 STDERR_TAIL_BYTES = 4000
+FIELDS = ("format", "threads", "warm_max_s", "warm_min_samples", "warm_max_samples")
 
 
 class Benchmark:
@@ -31,7 +34,8 @@ class Benchmark:
         self.child: subprocess.Popen[bytes] | None = None
 
     def bench(self, request: Json) -> Json:
-        job = {key: request[key] for key in ("format", "threads", "warm_max_s", "warm_min_samples", "warm_max_samples")}
+        job = {key: request[key] for key in FIELDS}
+        job.update({key: request[key] for key in ("pause_s", "cpus") if request.get(key)})
         for role in ("blob", "inputs", "expected"):
             path = self.blobs.blob(request[role])
             if not path.is_file():
@@ -43,14 +47,19 @@ class Benchmark:
         deadline = time.monotonic() + request["deadline_s"]
         with (self.blobs.root / "bench.lock").open("w", encoding="utf-8") as lock:
             waited_s = self.take_turn(lock.fileno(), deadline)
-            seen = conditions("before")
-            result = self.run_child(job, deadline)
-            seen.update(conditions("after"))
+            restore(self.blobs.root)
+            with governed(self.blobs.root, request.get("governor", "")):
+                seen = conditions("before")
+                watch = Watch()
+                watch.begin()
+                result = self.run_child(job, deadline, watch)
+                seen.update(watch.end())
+                seen.update(conditions("after"))
         if waited_s >= 1:
             seen["waited_for_other_benchmark_s"] = "%.0f" % waited_s
         if emulated := emulation():
             seen["emulated"] = emulated
-        seen["cpus_allowed"] = str(len(os.sched_getaffinity(0)))
+        seen["cpus_allowed"] = ",".join(map(str, request.get("cpus") or ())) or str(len(os.sched_getaffinity(0)))
         seen.update(result.pop("conditions"))
         return {**result, "conditions": seen}
 
@@ -67,7 +76,7 @@ class Benchmark:
             if select.select([self.link.fd], [], [], 0.2)[0]:
                 self.link.read_more()
 
-    def run_child(self, job: Json, deadline: float) -> Json:
+    def run_child(self, job: Json, deadline: float, watch: Watch) -> Json:
         """Run the benchmark in a fresh process, watching for its end, its deadline and the host's disappearance."""
         with (self.blobs.parts / "bench.stderr").open("w+b") as stderr:
             argv = [sys.executable, "-I", str(self.program), "--bench"]
@@ -87,7 +96,8 @@ class Benchmark:
                     if left_s <= 0:
                         raise Refused("timeout", "the benchmark outlived its deadline; " + stage_text(output))
                     results_fd = self.child.stdout.fileno()
-                    ready = select.select([self.link.fd, results_fd], [], [], left_s)[0]
+                    ready = select.select([self.link.fd, results_fd], [], [], min(left_s, LOOK_S))[0]
+                    watch.look()
                     if self.link.fd in ready:
                         self.link.read_more()
                     if results_fd in ready:

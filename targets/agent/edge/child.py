@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import os
 import signal
 import sys
 import time
@@ -15,7 +16,7 @@ from .answers import compare, load_arrays
 from .facts import parse_kb
 from .files import read_text
 from .runtimes import OnnxModel, TfliteModel, exact_int8, import_runtime
-from .sampling import MAX_WARM_SAMPLES, SLOW_RUN_NS, WARMUP_SHARE, warm_samples, warm_up
+from .sampling import MAX_WARM_SAMPLES, SLOW_RUN_NS, WARMUP_SHARE, duty_cycled, warm_samples, warm_up
 from .wire import MAX_REQUEST_BYTES, Json, Refused
 
 
@@ -24,6 +25,8 @@ def peak_rss_bytes() -> int | None:
 
 
 def run_benchmark(job: Json, stage: Callable[[str], None]) -> Json:
+    if job.get("cpus"):
+        pin(job["cpus"])  # before the import: a runtime's threads inherit it
     stage("importing the runtime")
     distribution, version, module = import_runtime(job["format"])
     sample = load_arrays(job["inputs"])
@@ -56,7 +59,10 @@ def run_benchmark(job: Json, stage: Callable[[str], None]) -> Json:
     # When the first run and the one after it are both slow, the first was the warm-up: the second is a sample already.
     slow = min(first_ns, *warmup) >= SLOW_RUN_NS
     warm, warmup = (warmup, []) if slow else ([], warmup)
-    warm += warm_samples(timed, job["warm_max_s"], job["warm_min_samples"] - len(warm), most)
+    if job.get("pause_s"):
+        warm = duty_cycled(timed, job["pause_s"], job["warm_max_s"], job["warm_min_samples"], most)
+    else:
+        warm += warm_samples(timed, job["warm_max_s"], job["warm_min_samples"] - len(warm), most)
     peak = peak_rss_bytes()  # after timing, never polled while it runs
 
     stage("comparing outputs")
@@ -67,6 +73,13 @@ def run_benchmark(job: Json, stage: Callable[[str], None]) -> Json:
         "load_peak_rss_bytes": load_peak, "peak_rss_bytes": peak,
         "max_steps": steps, "finite": finite, "conditions": seen,
     }  # fmt: skip
+
+
+def pin(cpus: list[int]) -> None:
+    try:
+        os.sched_setaffinity(0, cpus)
+    except OSError as fault:
+        raise Refused("input", "the cores %s cannot be used: %s" % (cpus, fault.strerror)) from None
 
 
 def die_with_parent() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from typing import Callable
 
 from .files import first_text
@@ -48,4 +49,14 @@ def warm_samples(timed: Callable[[], int], max_s: float, least: int, most: int) 
     while len(times) < max(1, least) or (len(times) < most and spent_ns + times[-1] <= max_s * 1e9):
         times.append(timed())
         spent_ns += times[-1]
+    return times
+
+
+def duty_cycled(timed: Callable[[], int], pause_s: float, max_s: float, least: int, most: int) -> list[int]:
+    """Runs with a pause before each, as in an application used now and then: caches and clocks are cold again."""
+    times: list[int] = []
+    begun = time.monotonic()
+    while len(times) < max(1, least) or (len(times) < most and time.monotonic() - begun + pause_s <= max_s):
+        time.sleep(pause_s)
+        times.append(timed())
     return times

@@ -1,0 +1,69 @@
+"""What a device settles at under sustained load, and when: from the slope of its latencies over time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from pipeline.measuring.records import Block
+from targets.records import Absent
+
+SETTLED_SHARE = 0.02  # change over the rest of the session that counts as standing still
+_LEAST = 6  # blocks of which a slope can be told from noise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """The steady state of a sustained session."""
+
+    first_ms: float  # of the first block
+    steady_ms: float  # median of the blocks after it settled
+    after_s: float  # since the session began
+    throttled_after_s: float | Absent  # when latency first left the beginning's by more than 5 %, and stayed
+
+
+def curve(blocks: Sequence[Block]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(seconds since the session began, median latency in ms) of each block."""
+    times = np.array([block.start_s for block in blocks])
+    return times, np.array([np.median(block.measurement.warm_ns) / 1e6 for block in blocks])
+
+
+def settled(blocks: Sequence[Block]) -> Settled | Absent:
+    """The earliest block from which on latency stands still: the Theil-Sen slope of the rest changes it by under 2 %.
+
+    Absent when too few blocks follow any such point: then the session was too short.
+    """
+    times, medians = curve(blocks)
+    for start in range(len(blocks) - _LEAST + 1):
+        rest_t, rest = times[start:], medians[start:]
+        slope = float(stats.theilslopes(rest, rest_t)[0]) if np.ptp(rest) else 0.0
+        if abs(slope) * float(np.ptp(rest_t)) <= SETTLED_SHARE * float(np.median(rest)) and _level(rest):
+            return Settled(
+                first_ms=float(medians[0]),
+                steady_ms=float(np.median(rest)),
+                after_s=float(times[start]),
+                throttled_after_s=_left(times, medians),
+            )
+    return Absent(
+        reason=f"not within {times[-1] - times[0]:.0f} s: measure longer (--max-time)" if len(times) else "no blocks"
+    )
+
+
+def _level(rest: NDArray[np.float64]) -> bool:
+    """Whether the first block of the rest belongs to it: a single step is no slope."""
+    others = rest[1:]
+    return bool(
+        abs(rest[0] - np.median(others))
+        <= max(3 * float(stats.median_abs_deviation(others)), SETTLED_SHARE * float(np.median(others)))
+    )
+
+
+def _left(times: NDArray[np.float64], medians: NDArray[np.float64]) -> float | Absent:
+    begin = float(np.median(medians[:3]))
+    away = medians > 1.05 * begin
+    for place in range(len(away)):
+        if away[place:].mean() > 0.8 and away[place]:
+            return float(times[place])
+    return Absent(reason="latency never left its beginning by 5 %")

@@ -19,6 +19,8 @@ _EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h: no verdict on the model or the
 # Command -> (where it is, what --help says of it).
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("pipeline.cli.run:run", "Export, quantize, check, push, measure and decide, as deploy.yaml says."),
+    "measure": ("pipeline.cli.measure:measure", "Measure one recipe's model on devices, with its doubt."),
+    "compare": ("pipeline.cli.measure:compare", "Measure two recipes against each other: is one slower?"),
     "init": ("pipeline.cli.init:init", "Make a folder with the example, ready to run."),
     "targets": ("pipeline.cli.targets:targets", "List the devices of deploy.yaml, or look at one."),
     "rehearse": (

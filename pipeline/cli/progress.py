@@ -45,6 +45,28 @@ def counting(what: str, total: int) -> Iterator[Callable[[], None]]:
         yield lambda: progress.advance(task)
 
 
+@contextmanager
+def timed(what: str, seconds: float) -> Iterator[Callable[[], None]]:
+    """A bar of time that will be over at the latest then, on a terminal; call what is yielded for each thing done."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+        TextColumn("[dim]{task.fields[done]} processes"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task, start, done = progress.add_task(what, total=seconds, done=0), time.monotonic(), [0]
+
+        def step() -> None:
+            done[0] += 1
+            progress.update(task, completed=min(time.monotonic() - start, seconds), done=done[0])
+
+        yield step
+
+
 class _Bars:
     """One bar per stage; a step's own progress moves its stage's bar by fractions."""
 

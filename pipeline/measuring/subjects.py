@@ -1,6 +1,7 @@
 """What is measured: a recipe's candidate, or the model of a release for a class of devices."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +62,10 @@ class How:
 
 
 def candidates(
-    loaded: LoadedConfig, store: Store, names: Sequence[str], watching: Callable[[Sequence[Step]], Observer]
+    loaded: LoadedConfig,
+    store: Store,
+    names: Sequence[str],
+    watching: Callable[[Sequence[Step]], AbstractContextManager[Observer]],
 ) -> dict[str, Subject]:
     """The candidates of these recipes, made where they are not there yet.
 
@@ -69,7 +73,8 @@ def candidates(
     """
     with Worker() as worker:
         ordered, wanted = candidate_steps(Context(loaded=loaded, store=store, worker=worker), names)
-        results = execute(ordered, store, watching(ordered))
+        with watching(ordered) as observer:
+            results = execute(ordered, store, observer)
     return {name: _subject(name, results[made], results[judged], store) for name, (made, judged) in wanted.items()}
 
 

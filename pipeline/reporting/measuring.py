@@ -8,7 +8,7 @@ from pipeline.measuring.protocol import pairs
 from pipeline.measuring.records import Block, Comparison, Latency, Order, Session
 from pipeline.measuring.settling import Settled, settled
 from pipeline.measuring.statistics import latency
-from pipeline.quantities import milliseconds, percent, size
+from pipeline.quantities import milliseconds, size
 from targets.records import Absent, Measurement
 
 Row = tuple[str, str]
@@ -53,8 +53,8 @@ def compared(session: Session, found: Comparison) -> list[Row]:
             f"{b} / {a}",
             f"{ratio.value:.3f}× [{ratio.low:.3f}, {ratio.high:.3f}] over {len(pairs(session.blocks))} pairs",
         ),
-        ("could have seen", f"a difference of {percent(found.smallest_detectable)} (in 4 of 5 such runs)"),
-        ("margin", f"{percent(found.margin)} slower is allowed"),
+        ("could have seen", f"a difference of {found.smallest_detectable:.1%} (in 4 of 5 such runs)"),
+        ("margin", f"{found.margin:.1%} slower is allowed"),
     ]
 
 

@@ -166,7 +166,19 @@ def gather_facts(root: Path) -> Json:
         "temperature_c": temperature_c(),
         "meters": found_meters(),
         "emulated": emulation(),
+        "conditions": {"clusters": named} if (named := clusters()) else {},
     }
+
+
+def clusters(folder: str = "/sys/devices/system/cpu/cpufreq") -> str:
+    """The groups of cores that share a clock, as `0-3 4-7`; empty where all do, or nobody knows."""
+    found = []
+    for policy in Path(folder).glob("policy*"):
+        cores = sorted(int(word) for word in read_text(str(policy / "related_cpus")).split() if word.isdigit())
+        if cores:
+            found.append((cores[0], cores[-1]))
+    names = ["%d-%d" % pair if pair[0] < pair[1] else str(pair[0]) for pair in sorted(found)]
+    return " ".join(names) if len(names) > 1 else ""
 
 
 def conditions(moment: str) -> dict[str, str]:

@@ -1,0 +1,314 @@
+"""`deploy measure` and `deploy compare`."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.cli.options import config_option, json_option, state_folder, state_option, target_option
+
+if TYPE_CHECKING:
+    from pipeline.config_file import LoadedConfig
+    from pipeline.measuring.protocol import Plan
+    from pipeline.measuring.records import Comparison, Order, Session
+    from pipeline.measuring.subjects import How, Subject
+    from pipeline.store import Store
+    from targets.records import TargetSpec
+
+_UNTRUSTED = 4
+
+
+def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What both commands take."""
+    for option in reversed(
+        (
+            config_option,
+            state_option,
+            target_option,
+            click.option(
+                "--mode",
+                type=click.Choice(["cool", "sustained"]),
+                default="cool",
+                show_default=True,
+                help="cool: before each process, wait until the device has cooled; sustained: never wait.",
+            ),
+            click.option("--max-time", metavar="TIME", default="45 s", show_default=True, help="For each device."),
+            click.option("--block", metavar="TIME", default="1 s", show_default=True, help="Warm runs of one process."),
+            click.option("--threads", type=click.IntRange(1), help="Instead of the target's."),
+            click.option("--cpus", metavar="0-3,6", default="", help="Run on these cores only."),
+            click.option(
+                "--governor", metavar="NAME", default="", help="Set it meanwhile and set it back; needs root there."
+            ),
+            click.option("--seed", type=int, default=0, show_default=True, help="Of the order of blocks."),
+            click.option("--force", is_flag=True, help="Exit code 0 although the numbers are not to be trusted."),
+            json_option,
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_options
+@click.option(
+    "--pause",
+    metavar="TIME",
+    default="0.5 s",
+    show_default=True,
+    help="Between runs of the duty-cycled latency; 0: none.",
+)
+@click.option("--sweep", is_flag=True, help="Measure every sensible number of threads on every cluster of cores.")
+@click.argument("recipe")
+def measure(recipe: str, sweep: bool, pause: str, as_json: bool, **options: Any) -> None:
+    """Measure RECIPE's model on devices: five processes or more, until the number is narrow, with its own doubt.
+
+    Kept with every raw sample. Exit code 4 when something speaks against the numbers: throttling, other load, drift, an
+    emulator. Then it says what to do.
+    """
+    from pipeline.measuring.sweep import ways
+
+    asked = _Asked(options)
+    (subject,) = asked.subjects([recipe]).values()
+    sessions: list[Session] = []
+    for spec in asked.targets():
+        for how in ways(asked.facts(spec), asked.how()) if sweep else [asked.how()]:
+            plan = asked.plan({"A": subject}, spec, how, pause_s=0.0 if sweep else _seconds("--pause", pause))
+            sessions.append(asked.session(spec, plan, as_json))
+            if not as_json and not sweep:
+                _show(sessions[-1])
+    if as_json:
+        click.echo(_sessions_json(sessions))
+    elif sweep:
+        _show_sweep(sessions)
+    _leave(sessions, asked.force)
+
+
+@click.command()
+@_options
+@click.option("--margin", metavar="SHARE", default="3 %", show_default=True, help="How much slower B may be.")
+@click.argument("a")
+@click.argument("b")
+def compare(a: str, b: str, margin: str, as_json: bool, **options: Any) -> None:
+    """Measure recipe B against recipe A on the same devices, in interleaved blocks: is B slower?
+
+    Exit code: 0 B is not slower than the margin allows, 1 it is, 4 undecided or not to be trusted.
+    """
+    from pipeline import codec
+    from pipeline.measuring.protocol import pairs
+    from pipeline.measuring.statistics import compare as decide
+    from pipeline.quantities import parse_quantity
+
+    asked, allowed = _Asked(options), parse_quantity(margin, "share")
+    subjects = asked.subjects([a, b])
+    outcomes: list[tuple[Session, Comparison]] = []
+    for spec in asked.targets():
+        plan = asked.plan({"A": subjects[a], "B": subjects[b]}, spec, asked.how(), pause_s=0.0)
+        session = asked.session(spec, plan, as_json)
+        outcomes.append((session, decide(pairs(session.blocks), allowed)))
+        if not as_json:
+            _show_comparison(*outcomes[-1])
+    if as_json:
+        plain = [{"comparison": codec.plain(found), "session": codec.plain(session)} for session, found in outcomes]
+        click.echo(json.dumps(plain))
+    if any(found.verdict == "slower" for _, found in outcomes):
+        raise click.exceptions.Exit(1)
+    if any(found.verdict == "undecided" for _, found in outcomes):
+        raise click.exceptions.Exit(_UNTRUSTED)
+    _leave([session for session, _ in outcomes], asked.force)
+
+
+class _Asked:
+    """The options that both commands take, read."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._options = options
+        self.force = bool(options["force"])
+        self._state: Path = state_folder(options["config"], options["state"])
+
+    @property
+    def loaded(self) -> "LoadedConfig":
+        from pipeline.config_file import load_config
+
+        return load_config(self._options["config"])
+
+    @property
+    def store(self) -> "Store":
+        from pipeline.store import Store
+
+        return Store(self._state)
+
+    def targets(self) -> "tuple[TargetSpec, ...]":
+        from pipeline.cli.fleet import chosen
+
+        return chosen(self._options["config"], self._options["state"], self._options["targets"])
+
+    def subjects(self, recipes: list[str]) -> "dict[str, Subject]":
+        from pipeline.cli.progress import observer
+        from pipeline.errors import UsageError
+        from pipeline.measuring.subjects import candidates
+        from pipeline.store import explained_disk_errors
+
+        if len(set(recipes)) < len(recipes):
+            raise UsageError(f"{recipes[0]} against itself says nothing", hint="name two recipes")
+        store = self.store
+        with explained_disk_errors(store.root), store.exclusive():
+            return candidates(self.loaded, store, recipes, observer)
+
+    def how(self) -> "How":
+        from pipeline.measuring.subjects import How
+
+        return How(
+            block_s=_seconds("--block", self._options["block"]),
+            threads=self._options["threads"] or 0,
+            cpus=_cpus(self._options["cpus"]),
+            governor=self._options["governor"],
+        )
+
+    def facts(self, spec: "TargetSpec") -> Any:
+        from targets.device import connect
+
+        with connect(spec, state=self._state) as device:
+            return device.facts()
+
+    def plan(self, subjects: "Mapping[Order, Subject]", spec: "TargetSpec", how: "How", *, pause_s: float) -> "Plan":
+        from pipeline.measuring.protocol import Plan
+
+        sustained = self._options["mode"] == "sustained"
+        return Plan(
+            requests={label: subject.request(spec, how) for label, subject in subjects.items()},
+            models={label: subject.name for label, subject in subjects.items()},
+            files={label: subject.files() for label, subject in subjects.items()},
+            mode=self._options["mode"],
+            max_s=_seconds("--max-time", self._options["max_time"]),
+            most=10_000 if sustained else 60,
+            pause_s=pause_s,
+            deadline_s=spec.step_timeout_s,
+            seed=self._options["seed"],
+        )
+
+    def session(self, spec: "TargetSpec", plan: "Plan", as_json: bool) -> "Session":
+        """Push what is missing, measure, keep."""
+        from pipeline.cli.progress import timed
+        from pipeline.measuring.log import keep
+        from pipeline.measuring.protocol import run
+        from targets.device import connect
+
+        with connect(spec, state=self._state) as device, timed(f"measuring on {spec.name}", plan.max_s) as told:
+            for label, files in plan.files.items():
+                request = plan.requests[label]
+                for role, path in files.items():
+                    device.push(path, getattr(request, role))
+            session = replace(run(device, plan, lambda block: told()), target=spec.name)
+        keep(self._state, session)
+        return session
+
+
+def _show(session: "Session") -> None:
+    from pipeline.reporting.measuring import rows, summary
+
+    click.echo(click.style(summary(session), bold=True))
+    for title, text in rows(session, "A"):
+        click.echo(f"  {title:<16} {text}")
+    _show_trust(session)
+
+
+def _show_comparison(session: "Session", found: "Comparison") -> None:
+    from pipeline.reporting.measuring import compared, rows, summary
+
+    click.echo(click.style(summary(session), bold=True))
+    wanted = ("warm, median", "warm, tail", "peak memory", "answers", "runtime", "conditions")
+    for label in ("A", "B"):
+        click.echo(f"  {label}: {session.models[label]}")
+        for title, text in rows(session, label):
+            if title in wanted:
+                click.echo(f"    {title:<14} {text}")
+    for title, text in compared(session, found):
+        click.echo(f"  {title:<16} {text}")
+    sign = {"not-slower": ("✓", "green"), "slower": ("✗", "red"), "undecided": ("?", "yellow")}[found.verdict]
+    words = "faster" if found.faster else found.verdict.replace("-", " ")
+    click.echo(click.style(f"{sign[0]} {session.models['B']} is {words}", fg=sign[1]) + f": {found.reason}")
+    _show_trust(session)
+
+
+def _show_trust(session: "Session") -> None:
+    from pipeline.reporting.measuring import doubts
+
+    for what, remedy in doubts(session):
+        click.echo(click.style(f"! {what}", fg="yellow") + f"\n    {remedy}")
+    if session.trusted:
+        click.echo(click.style("✓ nothing speaks against these numbers", fg="green"))
+    else:
+        click.echo(click.style("✗ not to be trusted as they are", fg="red"))
+
+
+def _show_sweep(sessions: "list[Session]") -> None:
+    from pipeline.cli.fleet import print_table
+    from pipeline.measuring.statistics import latency
+    from pipeline.quantities import milliseconds
+
+    found = [(session, latency(session.blocks)) for session in sessions]
+    best = {
+        target: min(own.median.value for s, own in found if s.target == target)
+        for target in {s.target for s in sessions}
+    }
+    lines = []
+    for session, own in found:
+        measured = session.blocks[0].measurement
+        cores = measured.conditions.get("cpus_allowed", "")
+        lines.append(
+            (
+                session.target,
+                str(measured.threads),
+                cores if "," in cores else "all",
+                milliseconds(own.median.value),
+                f"±{own.median.half_width:.1%}",
+                milliseconds(own.p90),
+                " ".join(dict.fromkeys(finding.doubt for finding in session.findings)),
+                "← best" if own.median.value == best[session.target] else "",
+            )
+        )
+    print_table(("device", "threads", "cores", "median", "interval", "p90", "doubts", ""), lines)
+
+
+def _sessions_json(sessions: "list[Session]") -> str:
+    from pipeline import codec
+    from pipeline.measuring.statistics import latency
+
+    plain = [
+        {"latency": codec.plain(latency(session.of("A"))), "trusted": session.trusted, "session": codec.plain(session)}
+        for session in sessions
+    ]
+    return json.dumps(plain)
+
+
+def _leave(sessions: "list[Session]", force: bool) -> None:
+    trusted = force or all(session.trusted for session in sessions)
+    raise click.exceptions.Exit(0 if trusted else _UNTRUSTED)
+
+
+def _seconds(option: str, text: str) -> float:
+    from pipeline.errors import UsageError
+    from pipeline.quantities import parse_quantity
+
+    if text.strip() == "0":
+        return 0.0
+    try:
+        return parse_quantity(text, "s")
+    except UsageError as error:
+        raise UsageError(f"{option}: {error.message}", hint=error.hint) from None
+
+
+def _cpus(text: str) -> tuple[int, ...]:
+    """`0-3,6` as numbers, sorted."""
+    from pipeline.errors import UsageError
+
+    found: set[int] = set()
+    for part in filter(None, text.split(",")):
+        first, dash, last = part.partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise UsageError(f"--cpus: {part!r} is no core or range of cores", hint="write such as 0-3,6")
+        found.update(range(int(first), int(last or first) + 1))
+    return tuple(sorted(found))

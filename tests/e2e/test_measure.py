@@ -1,0 +1,108 @@
+"""`deploy measure` and `deploy compare`, as a user runs them on this machine."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from projects import DEPLOY, Project, Ran, project
+
+from pipeline.measuring.log import kept
+
+QUICK = ("--block", "0.05 s", "--max-time", "15 s")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    made = project(tmp_path_factory.mktemp("measure"))
+    made.write()
+    return made
+
+
+def deploy(at: Project, *arguments: str) -> Ran:
+    done = subprocess.run(
+        [*DEPLOY, *arguments], cwd=at.folder, capture_output=True, text=True, timeout=120, check=False
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def test_a_measurement_carries_its_doubt_and_is_kept(folder: Project) -> None:
+    ran = deploy(folder, "measure", "onnx-float32", *QUICK, "--pause", "10 ms", "--json")
+    (found,) = json.loads(ran.out)
+    assert ran.status == (0 if found["trusted"] else 4)
+    session = found["session"]
+    assert len(session["blocks"]) >= 5
+    median = found["latency"]["median"]
+    assert median["low"] <= median["value"] <= median["high"]
+    assert median["processes"] == len(session["blocks"])
+    assert len(session["duty"]["A"]["warm_ns"]) == 8
+    for block in session["blocks"]:
+        assert {"other_cpu_share", "clock_step_ms"} <= block["measurement"]["conditions"].keys()
+        assert block["measurement"]["answer"]["max_steps"] <= 1
+    assert [s.blocks for s in kept(folder.state, "local")][-1][0].measurement.warm_ns
+
+
+def test_another_process_is_seen_and_named_as_the_doubt(folder: Project) -> None:
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        ran = deploy(folder, "measure", "onnx-float32", *QUICK, "--pause", "0")
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert ran.status == 4
+    assert "! background load: other processes took" in ran.out
+    assert "not to be trusted" in ran.out
+
+
+def test_one_core_and_threads_are_what_was_asked(folder: Project) -> None:
+    core = max(os.sched_getaffinity(0))
+    ran = deploy(
+        folder, "measure", "onnx-float32", *QUICK, "--pause", "0", "--cpus", str(core), "--threads", "2", "--json"
+    )
+    (found,) = json.loads(ran.out)
+    for block in found["session"]["blocks"]:
+        assert block["measurement"]["conditions"]["cpus_allowed"] == str(core)
+        assert block["measurement"]["threads"] == 2
+    gone = deploy(folder, "measure", "onnx-float32", *QUICK, "--cpus", "4095")
+    assert gone.status == 2 and "the cores [4095] cannot be used" in gone.err
+
+
+def test_a_comparison_decides_by_the_margin(folder: Project) -> None:
+    ran = deploy(folder, "compare", "onnx-float32", "onnx-int8", *QUICK, "--margin", "100 share", "--json")
+    (found,) = json.loads(ran.out)
+    assert found["comparison"]["verdict"] == "not-slower"
+    assert found["comparison"]["smallest_detectable"] > 0
+    labels = [block["label"] for block in found["session"]["blocks"]]
+    assert labels.count("A") == labels.count("B")
+    same = deploy(folder, "compare", "onnx-int8", "onnx-int8")
+    assert same.status == 2 and "against itself" in same.err
+
+
+def test_a_sweep_names_the_best_number_of_threads(folder: Project) -> None:
+    ran = deploy(folder, "measure", "onnx-float32", "--block", "0.05 s", "--max-time", "4 s", "--sweep")
+    assert "← best" in ran.out and ran.out.splitlines()[0].startswith("DEVICE")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["measure", "onnx-int9"], "there is no such recipe, did you mean 'onnx-int8'"),
+        (["measure", "onnx-int8", "--cpus", "0-x"], "--cpus: '0-x' is no core"),
+        (["measure", "onnx-int8", "--max-time", "soon"], "--max-time: 'soon' is not a positive quantity"),
+        (["measure", "onnx-int8", "--target", "pi"], "no device or group is called 'pi'"),
+        (["measure", "onnx-auto"], "a search is part of `deploy run`"),
+    ],
+)
+def test_a_mistake_is_told(folder: Project, arguments: list[str], said: str) -> None:
+    ran = deploy(folder, *arguments)
+    assert ran.status == 2 and said in ran.err
+
+
+def test_without_root_a_governor_is_refused_by_name(folder: Project) -> None:
+    if Path("/sys/devices/system/cpu/cpufreq/policy0/scaling_governor").exists():
+        pytest.skip("this machine has a governor, which a test is not to change")
+    ran = deploy(folder, "measure", "onnx-float32", *QUICK, "--governor", "performance")
+    assert ran.status == 3 and "has no governor to set" in ran.err

@@ -43,6 +43,11 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--governor", metavar="NAME", default="", help="Set it meanwhile and set it back; needs root there."
             ),
             click.option("--seed", type=int, default=0, show_default=True, help="Of the order of blocks."),
+            click.option(
+                "--html",
+                type=click.Path(path_type=Path, dir_okay=False),
+                help="Write a page with every number and the curve over time.",
+            ),
             click.option("--force", is_flag=True, help="Exit code 0 although the numbers are not to be trusted."),
             json_option,
         )
@@ -79,6 +84,7 @@ def measure(recipe: str, sweep: bool, pause: str, as_json: bool, **options: Any)
             sessions.append(asked.session(spec, plan, as_json))
             if not as_json and not sweep:
                 _show(sessions[-1])
+    _write_page(options["html"], sessions)
     if as_json:
         click.echo(_sessions_json(sessions))
     elif sweep:
@@ -110,6 +116,7 @@ def compare(a: str, b: str, margin: str, as_json: bool, **options: Any) -> None:
         outcomes.append((session, decide(pairs(session.blocks), allowed)))
         if not as_json:
             _show_comparison(*outcomes[-1])
+    _write_page(options["html"], [session for session, _ in outcomes])
     if as_json:
         plain = [{"comparison": codec.plain(found), "session": codec.plain(session)} for session, found in outcomes]
         click.echo(json.dumps(plain))
@@ -282,6 +289,15 @@ def _sessions_json(sessions: "list[Session]") -> str:
         for session in sessions
     ]
     return json.dumps(plain)
+
+
+def _write_page(path: Path | None, sessions: "list[Session]") -> None:
+    if path is None:
+        return
+    from pipeline.reporting.session_page import page
+
+    path.write_text(page(sessions), encoding="utf-8")
+    click.echo(f"page: {path}", err=True)
 
 
 def _leave(sessions: "list[Session]", force: bool) -> None:

@@ -71,7 +71,11 @@ def test_one_core_and_threads_are_what_was_asked(folder: Project) -> None:
 
 
 def test_a_comparison_decides_by_the_margin(folder: Project) -> None:
-    ran = deploy(folder, "compare", "onnx-float32", "onnx-int8", *QUICK, "--margin", "100 share", "--json")
+    ran = deploy(
+        folder, "compare", "onnx-float32", "onnx-int8", *QUICK, "--margin", "100 share", "--json", "--html", "c.html"
+    )
+    page = (folder.folder / "c.html").read_text()
+    assert "seconds since the session began" in page and "<h3>onnx-int8</h3>" in page
     (found,) = json.loads(ran.out)
     assert found["comparison"]["verdict"] == "not-slower"
     assert found["comparison"]["smallest_detectable"] > 0

@@ -111,7 +111,7 @@ def _few(blocks: Sequence[Block]) -> Iterator[Finding]:
         if count < LEAST_PROCESSES:
             yield Finding(
                 doubt="too-few-samples",
-                reason=f"{_of(label, blocks)}{count} processes, and how much processes differ takes {LEAST_PROCESSES} to say",
+                reason=f"{_of(label, blocks)}{count} processes; how much they differ takes {LEAST_PROCESSES} to say",
                 remedy="raise --max-time",
                 blocking=True,
             )
@@ -131,7 +131,8 @@ def _drifting(blocks: Sequence[Block]) -> Iterator[Finding]:
         if abs(change) > DRIFT_SHARE and float(stats.kendalltau(times, medians).pvalue) < _CHANCE:
             yield Finding(
                 doubt="drifting",
-                reason=f"{_of(label, blocks)}latency {'rose' if change > 0 else 'fell'} by {abs(change):.0%} from first to last block",
+                reason=f"{_of(label, blocks)}latency {'rose' if change > 0 else 'fell'} by {abs(change):.0%} "
+                "from first to last block",
                 remedy="let the device warm up and settle longer, or measure what it settles at (--mode sustained)",
                 blocking=True,
             )
@@ -146,7 +147,7 @@ def _unstable(blocks: Sequence[Block]) -> Iterator[Finding]:
         if variation > UNSTABLE_CV:
             yield Finding(
                 doubt="unstable",
-                reason=f"{_of(label, blocks)}processes differ from each other by {variation:.0%} (coefficient of variation)",
+                reason=f"{_of(label, blocks)}processes differ by {variation:.0%} (coefficient of variation)",
                 remedy="set the governor to performance (--governor performance), pin to equal cores (--cpus)",
                 blocking=False,
             )

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from targets.delivery import Store, deliver
 from targets.errors import NoPython
-from targets.records import BenchRequest, Facts, Measurement, TargetSpec
+from targets.records import BenchRequest, Facts, Measurement, Profile, TargetSpec
 from targets.transport import Transport
 from targets.transports import load_transport
 
@@ -60,6 +60,13 @@ class Device(ABC):
         raise NoPython(
             f"{self.spec.name}: without Python there is nothing to provision", hint="its runner brings the runtimes"
         )
+
+    def profile(self, request: BenchRequest, deadline_s: float) -> Profile:
+        """Where the time of an inference goes, op by op, in a run of its own.
+
+        Raises what `bench` raises, and NoPython for a device that is worked by its shell.
+        """
+        raise NoPython(f"{self.spec.name}: profiles are taken by the agent", hint="profile a board with the same chip")
 
     @property
     def over(self) -> bool:

@@ -122,6 +122,30 @@ class PowerTrace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OpTime:
+    """One op of a model as it really runs, after the runtime's own rewriting."""
+
+    name: str
+    op: str
+    dtypes: tuple[str, ...]  # of its outputs
+    where: str  # execution provider or delegate; empty: not told
+    us: float | Absent  # mean over the runs after the first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """Where the time of an inference goes on one device."""
+
+    target: str
+    blob: str
+    runtime: str
+    runtime_version: str
+    delegate: str
+    runs: int
+    ops: tuple[OpTime, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """The device's outputs for the golden sample against the host's, same file, same input.
 

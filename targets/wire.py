@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from targets.errors import AgentFailed
-from targets.records import Absent, Answer, BenchRequest, Facts, Measurement
+from targets.records import Absent, Answer, BenchRequest, Facts, Measurement, OpTime, Profile
 
 Json = Mapping[str, Any]
 
@@ -63,3 +63,29 @@ def decode_measurement(target: str, request: BenchRequest, wire: Json) -> Measur
         )
     except (KeyError, TypeError, ValueError, AttributeError) as fault:
         raise AgentFailed(f"{target}: the agent's measurement is out of protocol ({fault!r})") from fault
+
+
+def decode_profile(target: str, request: BenchRequest, wire: Json) -> Profile:
+    """A profile from the reply to `bench` that asked for one; raises AgentFailed when it is out of protocol."""
+    untold = "LiteRT's Python module tells no time of single ops"
+    try:
+        return Profile(
+            target=target,
+            blob=request.blob,
+            runtime=str(wire["runtime"]),
+            runtime_version=str(wire["runtime_version"]),
+            delegate=str(wire["delegate"]),
+            runs=int(wire["runs"]),
+            ops=tuple(
+                OpTime(
+                    name=str(op["name"]),
+                    op=str(op["op"]),
+                    dtypes=tuple(map(str, op["dtypes"])),
+                    where=str(op["where"]),
+                    us=_or_absent(op["us"], float, untold),
+                )
+                for op in wire["ops"]
+            ),
+        )
+    except (KeyError, TypeError, ValueError) as fault:
+        raise AgentFailed(f"{target}: the agent's profile is out of protocol ({fault!r})") from fault

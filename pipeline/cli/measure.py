@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipeline.measuring.records import Comparison, Order, Session
     from pipeline.measuring.subjects import How, Subject
     from pipeline.store import Store
-    from targets.records import TargetSpec
+    from targets.records import Profile, TargetSpec
 
 _UNTRUSTED = 4
 
@@ -65,9 +65,10 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="Between runs of the duty-cycled latency; 0: none.",
 )
+@click.option("--profile", is_flag=True, help="And where the time goes, op by op, in a run of its own.")
 @click.option("--sweep", is_flag=True, help="Measure every sensible number of threads on every cluster of cores.")
 @click.argument("recipe")
-def measure(recipe: str, sweep: bool, pause: str, as_json: bool, **options: Any) -> None:
+def measure(recipe: str, sweep: bool, profile: bool, pause: str, as_json: bool, **options: Any) -> None:
     """Measure RECIPE's model on devices: five processes or more, until the number is narrow, with its own doubt.
 
     Kept with every raw sample. Exit code 4 when something speaks against the numbers: throttling, other load, drift, an
@@ -78,15 +79,20 @@ def measure(recipe: str, sweep: bool, pause: str, as_json: bool, **options: Any)
     asked = _Asked(options)
     (subject,) = asked.subjects([recipe]).values()
     sessions: list[Session] = []
+    profiles: list[Profile] = []
     for spec in asked.targets():
         for how in ways(asked.facts(spec), asked.how()) if sweep else [asked.how()]:
             plan = asked.plan({"A": subject}, spec, how, pause_s=0.0 if sweep else _seconds("--pause", pause))
             sessions.append(asked.session(spec, plan, as_json))
             if not as_json and not sweep:
                 _show(sessions[-1])
+        if profile:
+            profiles.append(asked.profile(subject, spec))
+            if not as_json:
+                _show_profile(profiles[-1])
     _write_page(options["html"], sessions)
     if as_json:
-        click.echo(_sessions_json(sessions))
+        click.echo(_sessions_json(sessions, profiles))
     elif sweep:
         _show_sweep(sessions)
     _leave(sessions, asked.force)
@@ -196,6 +202,12 @@ class _Asked:
             seed=self._options["seed"],
         )
 
+    def profile(self, subject: "Subject", spec: "TargetSpec") -> "Profile":
+        from targets.device import connect
+
+        with connect(spec, state=self._state) as device:
+            return device.profile(subject.request(spec, self.how()), spec.step_timeout_s)
+
     def session(self, spec: "TargetSpec", plan: "Plan", as_json: bool) -> "Session":
         """Push what is missing, measure, keep."""
         from pipeline.cli.progress import timed
@@ -220,6 +232,30 @@ def _show(session: "Session") -> None:
     for title, text in rows(session, "A"):
         click.echo(f"  {title:<16} {text}")
     _show_trust(session)
+
+
+def _show_profile(found: "Profile") -> None:
+    from pipeline.cli.fleet import print_table
+    from pipeline.measuring.profile import kinds, reasons, timed
+
+    click.echo(
+        f"  where the time goes, over {found.runs} runs:" if timed(found) else "  ops; LiteRT tells no times of them:"
+    )
+    shown = kinds(found)
+    total = sum(kind.us for kind in shown)
+    lines = [
+        (
+            f"    {kind.op}",
+            kind.dtype,
+            str(kind.count),
+            f"{kind.us / 1000:.3f} ms" if total else "",
+            f"{kind.us / total:.0%}" if total else "",
+        )
+        for kind in shown[:12]
+    ]
+    print_table(("    op", "type", "count", "time", "share"), lines)
+    for reason in reasons(found):
+        click.echo(f"  {reason}")
 
 
 def _show_comparison(session: "Session", found: "Comparison") -> None:
@@ -280,7 +316,7 @@ def _show_sweep(sessions: "list[Session]") -> None:
     print_table(("device", "threads", "cores", "median", "interval", "p90", "doubts", ""), lines)
 
 
-def _sessions_json(sessions: "list[Session]") -> str:
+def _sessions_json(sessions: "list[Session]", profiles: "list[Profile]") -> str:
     from pipeline import codec
     from pipeline.measuring.statistics import latency
 
@@ -288,6 +324,8 @@ def _sessions_json(sessions: "list[Session]") -> str:
         {"latency": codec.plain(latency(session.of("A"))), "trusted": session.trusted, "session": codec.plain(session)}
         for session in sessions
     ]
+    for entry, session in zip(plain, sessions, strict=True):
+        entry["profile"] = next((codec.plain(found) for found in profiles if found.target == session.target), None)
     return json.dumps(plain)
 
 

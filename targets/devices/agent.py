@@ -8,9 +8,9 @@ from typing import Any
 from targets.agent.session import Session, open_session
 from targets.delivery import digest_hex
 from targets.device import Device
-from targets.records import BenchRequest, Facts, Measurement
+from targets.records import BenchRequest, Facts, Measurement, Profile
 from targets.transport import Transport
-from targets.wire import decode_facts, decode_measurement
+from targets.wire import decode_facts, decode_measurement, decode_profile
 
 # The agent ends a benchmark at its deadline and says so; only when it cannot do that either, the host gives up.
 REPLY_GRACE_S = 15.0
@@ -26,16 +26,24 @@ class AgentDevice(Device):
     def facts(self) -> Facts:
         return decode_facts(self.spec.name, self._session.request("facts", self.spec.step_timeout_s))
 
+    def profile(self, request: BenchRequest, deadline_s: float) -> Profile:
+        reply = self._session.request(
+            "bench", deadline_s + REPLY_GRACE_S, {**_fields(request, deadline_s), "profile": True}
+        )
+        return decode_profile(self.spec.name, request, reply)
+
     def bench(self, request: BenchRequest, deadline_s: float, files: Mapping[str, Path] | None = None) -> Measurement:
-        fields = asdict(request)
-        for role in ("blob", "inputs", "expected"):
-            fields[role] = digest_hex(fields[role])
-        reply = self._session.request("bench", deadline_s + REPLY_GRACE_S, {**fields, "deadline_s": deadline_s})
+        reply = self._session.request("bench", deadline_s + REPLY_GRACE_S, _fields(request, deadline_s))
         return decode_measurement(self.spec.name, request, reply)
 
     def provision(self, environment: str, wheels: Mapping[str, str]) -> Mapping[str, Any]:
         fields = {"env": environment, "wheels": sorted(wheels.items())}
         return self._session.request("provision", self.spec.step_timeout_s, fields)
+
+
+def _fields(request: BenchRequest, deadline_s: float) -> dict[str, Any]:
+    roles = {role: digest_hex(getattr(request, role)) for role in ("blob", "inputs", "expected")}
+    return {**asdict(request), **roles, "deadline_s": deadline_s}
 
 
 def open_device(transport: Transport) -> Device:

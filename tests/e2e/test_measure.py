@@ -29,8 +29,10 @@ def deploy(at: Project, *arguments: str) -> Ran:
 
 
 def test_a_measurement_carries_its_doubt_and_is_kept(folder: Project) -> None:
-    ran = deploy(folder, "measure", "onnx-float32", *QUICK, "--pause", "10 ms", "--json")
+    ran = deploy(folder, "measure", "onnx-float32", *QUICK, "--pause", "10 ms", "--profile", "--json")
     (found,) = json.loads(ran.out)
+    assert all(op["us"] >= 0 for op in found["profile"]["ops"])
+    assert {op["op"] for op in found["profile"]["ops"]} & {"Gemm", "MatMul", "FusedMatMul", "Conv", "FusedGemm"}
     assert ran.status == (0 if found["trusted"] else 4)
     session = found["session"]
     assert len(session["blocks"]) >= 5

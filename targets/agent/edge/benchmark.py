@@ -48,6 +48,8 @@ class Benchmark:
         with (self.blobs.root / "bench.lock").open("w", encoding="utf-8") as lock:
             waited_s = self.take_turn(lock.fileno(), deadline)
             restore(self.blobs.root)
+            if request.get("profile"):
+                return self.run_child({**job, "profile": True}, deadline, Watch())
             with governed(self.blobs.root, request.get("governor", "")):
                 seen = conditions("before")
                 watch = Watch()

@@ -94,6 +94,15 @@ def be_the_first_to_go() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
+def work(job: Json) -> Callable[[Json, Callable[[str], None]], Json]:
+    """What this process is for."""
+    if job.get("profile"):
+        from .profiling import profile
+
+        return profile
+    return run_benchmark
+
+
 def bench_child(replies: BinaryIO) -> None:
     die_with_parent()
     be_the_first_to_go()
@@ -104,7 +113,7 @@ def bench_child(replies: BinaryIO) -> None:
 
     job = json.loads(sys.stdin.buffer.read(MAX_REQUEST_BYTES))
     try:
-        emit({"result": run_benchmark(job, lambda text: emit({"stage": text}))})
+        emit({"result": work(job)(job, lambda text: emit({"stage": text}))})
     except Refused as refusal:
         emit({"error": refusal.error})
     except Exception as fault:  # runtimes raise ValueError, RuntimeError and classes of their own

@@ -122,8 +122,8 @@ class OnnxModel:
     def __init__(self, module: Any) -> None:
         self.module = module
 
-    def load(self, path: str, threads: int, sample: Json) -> None:
-        options = onnx_options(self.module, threads)
+    def load(self, path: str, threads: int, sample: Json, options: Any = None) -> None:
+        options = options or onnx_options(self.module, threads)
         self.session = self.module.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         inputs = self.session.get_inputs()
         feed = {tensor.name: pick(sample, [tensor.name], len(inputs), "input") for tensor in inputs}

@@ -70,6 +70,11 @@ class Bundle:
     def classes(self) -> Mapping[str, ClassModel]:
         return self.record.classes
 
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """All files that `blob` has."""
+        return tuple(self._places)
+
     def blob(self, digest: str) -> Path:
         """A file of the release, taken out into a folder that lives as long as the bundle, and hashed again there.
 

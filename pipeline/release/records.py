@@ -140,3 +140,68 @@ class Manifest:
     summary: str = ""
     observed: Observed
     files: Mapping[str, ReleasedFile] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """What a run released: a new release, or the same as the last one, which then stays as it is."""
+
+    id: str
+    name: str
+    sequence: int
+    file: str  # of the bundle, in the output folder
+    new: bool
+    signed_by: str  # fingerprint; "" when not signed
+    classes: Mapping[str, str]  # class -> recipe
+    without: Mapping[str, str]  # class that gets no model -> why
+    kind: str = "released"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunNumbers:
+    """One recipe on one target in one run."""
+
+    verdict: str
+    latency_p50_ms: float | None = None
+    latency_p90_ms: float | None = None
+    first_ms: float | None = None
+    load_ms: float | None = None
+    peak_memory_bytes: int | None = None
+    energy_j: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecipe:
+    """One recipe in one run, whatever the target."""
+
+    size_bytes: int
+    fidelity: Mapping[str, float]
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEntry:
+    """One `deploy run` in the history."""
+
+    date: str  # ISO 8601, UTC
+    status: str
+    reason: str
+    chosen: Mapping[str, str | None]  # class -> recipe
+    classes: Mapping[str, str]  # target -> class
+    release: str  # id; "" when none came of it
+    sequence: int  # of that release; 0 when none
+    new: bool  # the release was made by this run
+    targets: Mapping[str, Mapping[str, RunNumbers]]  # target -> recipe
+    recipes: Mapping[str, RunRecipe]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseEntry:
+    """One release in the history; `manifest` and `signature` make its bundle again, with the store's blobs."""
+
+    date: str  # ISO 8601, UTC
+    id: str
+    manifest: str  # the very text that is hashed and signed
+    signature: str  # hex, "" when not signed
+    signed_by: str  # fingerprint
+    texts: Mapping[str, str]

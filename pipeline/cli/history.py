@@ -74,7 +74,7 @@ def _table(runs: "Sequence[RunEntry]") -> "RenderableType":
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("Date (UTC)", "Verdict", "Release"):
         table.add_column(title, no_wrap=True)
-    table.add_column("Chosen")
+    table.add_column("Chosen", min_width=12, overflow="fold")
     table.add_column("Size", justify="right", no_wrap=True)
     table.add_column("p90 latency")
     for run in runs:
@@ -83,12 +83,12 @@ def _table(runs: "Sequence[RunEntry]") -> "RenderableType":
         for target, numbers in run.targets.items():
             of = numbers.get(chosen.get(run.classes.get(target, "default"), ""))
             if of and of.latency_p90_ms is not None:
-                latencies.append(f"{target} {milliseconds(of.latency_p90_ms)}")
+                latencies.append(f"{target} {milliseconds(of.latency_p90_ms)}".replace(" ", "\N{NO-BREAK SPACE}"))
         sizes = [size(run.recipes[recipe].size_bytes) for recipe in dict.fromkeys(chosen.values())]
         table.add_row(
             run.date[:16].replace("T", " "),
             f"{_SIGNS.get(run.status, '[yellow]?[/]')} {run.status}",
-            f"{run.sequence}{'' if run.new else ' again'}  {run.release[:8]}" if run.release else "–",
+            (f"{run.sequence}  {run.release[:8]}" if run.new else f"{run.sequence} again") if run.release else "–",
             ", ".join(r if key == "default" else f"{key}: {r}" for key, r in chosen.items()) or f"none: {run.reason}",
             ", ".join(sizes),
             ", ".join(latencies),

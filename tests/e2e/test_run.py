@@ -12,7 +12,7 @@ import pytest
 from onnx import helper
 from projects import DEPLOY, Project, onnx_model, project, samples
 
-ALWAYS = ["push local", "measure local", "gate", "report"]
+ALWAYS = ["push local", "measure local", "gate", "release", "report"]
 MADE = [
     "export source",
     "export onnx",
@@ -157,6 +157,7 @@ def test_dry_run_does_nothing(tmp_path: Path) -> None:
         "push",
         "measure",
         "gate",
+        "release",
         "report",
     ]
     assert "kept" not in ran.out

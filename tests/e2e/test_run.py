@@ -114,7 +114,8 @@ def test_what_a_change_repeats(here: Project, change: Callable[[Project], None],
     ]
     assert repeated == [*again, *ALWAYS]
     ran = here.run()
-    assert ran.done == repeated, "the plan is what is done"
+    refused = ["release"] if change is _budget else []  # nothing passes
+    assert [step for step in repeated if step not in refused] == ran.done, "the plan is what is done"
     assert ran.status == (1 if change is _budget else 0), ran.err
     if change is _budget:
         assert {c["verdict"] for c in here.report()["candidates"]} == {"fail"}

@@ -64,7 +64,7 @@ def targets_block() -> str:
             if key == "transport":
                 continue
             default = "required" if field.is_required() else _default(field.default)
-            rows.append((f"`{key}`", field.description or "", default))
+            rows.append((f"`{field.alias or key}`", field.description or "", default))
     return _table(("Key", "Meaning", "Default"), rows)
 
 

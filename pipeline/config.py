@@ -141,6 +141,13 @@ class AnyTarget(Section):
         default_factory=dict, description="your own words for selecting, such as {site: lyon, soc: bcm2712}"
     )
 
+    device_class: str = Field(
+        default="default",
+        alias="class",
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
+        description="devices of one class get the same model; a release holds one model per class",
+    )
+
     @field_validator("labels", mode="before")
     @classmethod
     def _as_text(cls, value: object) -> object:
@@ -217,6 +224,15 @@ def _target(value: object) -> object:
     return _TARGET_KINDS[kind].model_validate({"transport": kind, **value})
 
 
+class ReleaseConfig(Section):
+    """What a release says of itself, and who signs it. No secret stands here: a key is a file, elsewhere."""
+
+    key: str = Field(default="", description="private key to sign with, a file made by `deploy release keygen`")
+    license: str = Field(default="", description="of the model, as an SPDX identifier such as Apache-2.0")
+    data_license: str = Field(default="", description="of the calibration samples, as above")
+    summary: str = Field(default="", description="what the model is for, in a sentence; for the model card")
+
+
 class Config(Section):
     """All of deploy.yaml."""
 
@@ -233,6 +249,7 @@ class Config(Section):
     measure: MeasureConfig = MeasureConfig()
     search: SearchConfig = SearchConfig()
     budgets: BudgetConfig = BudgetConfig()
+    release: ReleaseConfig = ReleaseConfig()
     choose: Objective = Field(default="latency", description="what the chosen recipe is best at among those that pass")
     targets: dict[str, Annotated[TargetConfig, BeforeValidator(_target)]] = Field(
         default={"local": LocalTarget()},

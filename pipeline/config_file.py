@@ -14,7 +14,7 @@ from pipeline.recipes import AUTO, RECIPES
 from pipeline.records import JUDGED_FIDELITY
 from pipeline.samples.preprocess import STEPS
 from pipeline.samples.user_function import is_function_reference
-from pipeline.yaml_file import line_of, read_yaml, validated
+from pipeline.yaml_file import line_of, read_yaml, refuse_secrets, validated
 from targets.records import TargetSpec
 
 
@@ -49,6 +49,7 @@ def load_config(path: Path) -> LoadedConfig:
             the message is `file:line: key: reason`, one line per fault.
     """
     raw = read_yaml(path, missing_hint="give one with --config FILE, or make one with `deploy init FOLDER`")
+    refuse_secrets(path, raw)
     fleet = read_fleet(path, raw)
     config = validated(path, raw, Config, hint="`deploy schema config` prints all keys", named=STEPS)
     targets = fleet.specs(config.targets)

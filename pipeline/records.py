@@ -2,7 +2,7 @@
 
     Source -export-> Exported -calibrate-> Ranges -quantize-> Artifact -validate-> Quality -package-> Release
     Ranges -sensitivity-> Sensitivity -search-> Searched -quantize-> Artifact, where a recipe asks for a search
-    Release -push-> Pushed -measure-> Measurement -gate-> Decision -report-> Report
+    Release -push-> Pushed -measure-> Measurement -gate-> Decision -release-> Released -report-> Report
 
 A step that could not produce its record produces a `Refusal` that says why. Digests are SHA-256 in hex and name
 blobs of the store. A quantity's unit is in its name.
@@ -326,6 +326,8 @@ class Decision:
     chosen: str | None
     status: Status
     reason: str
+    chosen_by_class: Mapping[str, str | None] = field(default_factory=dict)  # for the release
+    reason_by_class: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -446,6 +448,8 @@ class Report:
     candidates: tuple[CandidateReport, ...]
     facts: Mapping[str, Facts | Failed]
     tools: Mapping[str, str]
-    release: str
+    release: str  # id of the release that came of it; "": none
     searches: tuple[SearchReport, ...] = ()
     calibrations: Mapping[str, CalibrationReport] = field(default_factory=dict)  # by format
+    bundle: str = ""  # the release's file, relative to the report's folder
+    released: str = ""  # what became of the choice, in a sentence

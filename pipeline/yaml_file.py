@@ -43,6 +43,32 @@ def read_yaml(path: Path, *, missing_hint: str) -> Any:
     return raw
 
 
+# Names of keys that hold a secret, whatever section somebody thinks they belong to.
+_SECRET = re.compile(
+    r"(?:.*[_-])?(?:pass(?:word|phrase|wd)|secret|token|api[_-]?key|private[_-]?key|credentials?)s?", re.IGNORECASE
+)
+_USERS_NAMES = (("source", "inputs"), ("budgets", "max_drop"), ("targets",))  # whose keys are names that the user gives
+
+
+def refuse_secrets(path: Path, raw: Any) -> None:
+    """Raise UsageError where a secret stands, or where a key's name says that one does: the file is shared."""
+
+    def look(node: Any, location: tuple[Any, ...]) -> None:
+        items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+        for key, value in items:
+            place = (*location, key)
+            named = isinstance(key, str) and location not in _USERS_NAMES and _SECRET.fullmatch(key)
+            if named or (isinstance(value, str) and "-----BEGIN" in value):
+                raise UsageError(
+                    f"{path}:{line_of(raw, place)}: {'.'.join(map(str, place))}: a secret does not belong in this file",
+                    hint="take it out and change it, it may have been read; keys are files (`release: {key: FILE}`), "
+                    "a passphrase comes from DEPLOY_KEY_PASSPHRASE",
+                )
+            look(value, place)
+
+    look(raw, ())
+
+
 def validated(
     path: Path, raw: Any, model: type[_Model], *, hint: str, named: Mapping[str, type[BaseModel]] | None = None
 ) -> _Model:
@@ -148,7 +174,7 @@ class _Known:
             fields = [model.model_fields[part] for model in models if part in model.model_fields]
             inner = [found for field in fields for found in _models_in((field.annotation, field.metadata))]
             models = inner or models  # else an index, a key of a mapping, or the name of a union's member
-        keys = dict.fromkeys(key for model in models for key in model.model_fields)
+        keys = dict.fromkeys(field.alias or key for model in models for key, field in model.model_fields.items())
         return [key for key in keys if key != "step"]  # the tag of preprocessing steps, which is the key itself
 
 

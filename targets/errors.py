@@ -18,6 +18,8 @@
     ├── EnvironmentFault            3  something about this host
     │   ├── MissingExtra            3  an optional dependency is not installed
     │   └── HostDiskFull            3  this host cannot write its records
+    ├── BundleRefused               1  a release bundle is damaged, made by hand, or of a newer `deploy`
+    │   └── BundleSignature         1  a release bundle is not signed by a key that is trusted here
     └── ConversionFailed            1  a converter refused, raised, or died
 
 `transient` says whether the same step may be tried again unchanged; nothing ever matches error text to decide it.
@@ -113,6 +115,14 @@ class MissingExtra(EnvironmentFault):
 
 class HostDiskFull(EnvironmentFault):
     code = "host-disk-full"
+
+
+class BundleRefused(DeployError):
+    code = "bundle"
+
+
+class BundleSignature(BundleRefused):
+    code = "bundle-signature"
 
 
 class ConversionFailed(DeployError):

@@ -1,6 +1,6 @@
 """What the app is to be judged by: what the user asked for, and the releases its models should be of."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +30,7 @@ class ReleasedModels:
     name: str
     chosen: str | None
     candidates: Mapping[str, Candidate]
+    signed_by: str = ""  # fingerprint, where a signature was asked for
 
     def choice(self) -> Candidate | None:
         """The candidate chosen over all targets, else one that was chosen for some."""
@@ -48,12 +49,17 @@ class Asked:
     targets: tuple[str, ...] = ()  # device classes of deploy.yaml, on all of which a shipped candidate was measured
 
 
-def released(folder: Path) -> ReleasedModels:
-    """The release in the output folder of a run.
+def released(folder: Path, keys: Sequence[Path] = ()) -> ReleasedModels:
+    """The release in the output folder of a run, or in a bundle, which one of `keys` must have signed, if given.
 
     Raises:
         InputError: there is none.
+        BundleRefused: the bundle is not whole, or not signed by any of the keys.
     """
+    if folder.is_file():
+        return _of_bundle(folder, keys)
+    if keys:
+        raise InputError(f"{folder}: is a folder, only bundles are signed", hint=f"{folder}/NAME-SEQ.release")
     path = folder / "report.json"
     try:
         report = codec.decode(Report, path.read_bytes())
@@ -82,4 +88,28 @@ def released(folder: Path) -> ReleasedModels:
             for candidate in sorted(report.candidates, key=lambda c: (c.verdict == "pass", c.recipe in chosen))
             if candidate.sha256
         },
+    )
+
+
+def _of_bundle(path: Path, keys: Sequence[Path]) -> ReleasedModels:
+    from pipeline.release.bundle import open_bundle  # with its keys, which take longer than all else here
+    from pipeline.release.keys import load_public_key
+
+    opened = open_bundle(path, [load_public_key(key) for key in keys] if keys else None)
+    return ReleasedModels(
+        path=str(path),
+        name=opened.name,
+        chosen=next(iter(opened.classes.values())).recipe,
+        candidates={
+            model.blob: Candidate(
+                recipe=model.recipe,
+                file=f"blobs/sha256/{model.blob}",  # any tar takes it out
+                verdict="pass",  # nothing else gets into a release
+                reason="within every budget",
+                chosen=True,
+                targets=model.targets,
+            )
+            for model in opened.classes.values()
+        },
+        signed_by=opened.signed_by.fingerprint if opened.signed_by else "",
     )

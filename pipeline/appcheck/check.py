@@ -45,4 +45,6 @@ def _notes(app: App, asked: Asked) -> Iterable[str]:
     if others:
         yield f"models of formats that are not read, of which nothing was judged: {listed(others)}"
     if asked.releases:
-        yield "models were compared with the run by SHA-256; releases carry no signature yet"
+        unsigned = [release.path for release in asked.releases if not release.signed_by]
+        if unsigned:
+            yield f"compared by SHA-256 with {listed(unsigned)}, of which no signature was asked: --release-key FILE"

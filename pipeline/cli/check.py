@@ -24,9 +24,10 @@ _DEFAULT_RELEASE = Path("deploy-out")
     "--release",
     "releases",
     multiple=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Output folder of the run that a model is of; may be repeated.  [default: deploy-out, when it is there]",
+    type=click.Path(path_type=Path),
+    help="Bundle, or output folder of the run, that a model is of; may be repeated.  [default: deploy-out, if there]",
 )
+@click.option("--release-key", "keys", multiple=True, type=_FILE, help="Public key that must have signed the bundles.")
 @click.option(
     "--config",
     "-c",
@@ -51,6 +52,7 @@ def check(
     apk: Path | None,
     aab: Path | None,
     releases: tuple[Path, ...],
+    keys: tuple[Path, ...],
     config: Path | None,
     state: Path | None,
     budget: str | None,
@@ -71,7 +73,7 @@ def check(
 
     path = _one(apk, aab)
     loaded = _loaded(config)
-    asked = _asked(releases, loaded, budget, runtimes)
+    asked = _asked(releases, keys, loaded, budget, runtimes)
     app = read_app(path)
     _kind_as_said(path, app.kind, "aab" if aab else "apk")
     more = _run_models(path, app, asked, loaded, state) if loaded else ()
@@ -105,7 +107,11 @@ def _kind_as_said(path: Path, kind: str, said: str) -> None:
 
 
 def _asked(
-    releases: tuple[Path, ...], loaded: "LoadedConfig | None", budget: str | None, runtimes: tuple[str, ...]
+    releases: tuple[Path, ...],
+    keys: tuple[Path, ...],
+    loaded: "LoadedConfig | None",
+    budget: str | None,
+    runtimes: tuple[str, ...],
 ) -> "Asked":
     from pipeline.appcheck import Asked, released
     from pipeline.quantities import parse_quantity
@@ -113,7 +119,7 @@ def _asked(
     if not releases and (_DEFAULT_RELEASE / "report.json").exists():
         releases = (_DEFAULT_RELEASE,)
     return Asked(
-        releases=tuple(map(released, releases)),
+        releases=tuple(released(release, keys) for release in releases),
         budget_bytes=parse_quantity(budget, "bytes") if budget else None,
         model_budget_bytes=loaded.config.budgets.size if loaded else None,
         runtimes=_runtimes(runtimes),

@@ -27,6 +27,9 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "pipeline.cli.rehearse:rehearse",
         "Run on devices made of software while they fail as faults.yaml says.",
     ),
+    "release": ("pipeline.cli.release:release", "Make keys, sign, verify and look at releases."),
+    "history": ("pipeline.cli.history:history", "What was run and released, and one number over the runs."),
+    "diff": ("pipeline.cli.history:diff", "What changed between two releases."),
     "check": ("pipeline.cli.check:check", "Look for what breaks an Android app's release because of its model."),
     "lab": ("pipeline.cli.lab:lab", "Start and stop devices made of software, and make them fail."),
     "sensitivity": (

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,3 +43,11 @@ recipe_option: Callable[[Any], Any] = click.option(
 def state_folder(config: Path, state: Path | None) -> Path:
     """Where records and blobs are kept: as asked, else `.deploy` beside the configuration."""
     return (state or config.resolve().parent / ".deploy").resolve()
+
+
+def ask_passphrase(path: Path) -> str:
+    """A key's passphrase from the person at the terminal; "" where there is none."""
+    if not sys.stdin.isatty():
+        return ""
+    passphrase: str = click.prompt(f"passphrase of {path}", hide_input=True, err=True, default="", show_default=False)
+    return passphrase

@@ -20,8 +20,10 @@ from pipeline.cli.options import (
 from pipeline.stages import STAGES
 
 if TYPE_CHECKING:
+    from pipeline.config_file import LoadedConfig
     from pipeline.flow import Planned
     from pipeline.records import Report
+    from pipeline.release.keys import PrivateKey
 
 _EXIT_CODES = {"pass": 0, "fail": 1, "device-error": 3, "inconclusive": 4}
 
@@ -39,6 +41,13 @@ _EXIT_CODES = {"pass": 0, "fail": 1, "device-error": 3, "inconclusive": 4}
     metavar="LAB",
     help="Use the devices of a running lab (`deploy lab up`) instead of the configuration's targets.",
 )
+@click.option(
+    "--sequence",
+    type=click.IntRange(min=1),
+    default=1,
+    envvar="DEPLOY_SEQUENCE",
+    help="Least number of a new release, where the state folder does not outlive the run: CI's run number.",
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be done and what is kept from earlier runs.")
 @json_option
 def run(
@@ -49,18 +58,20 @@ def run(
     targets: tuple[str, ...],
     recipes: tuple[str, ...],
     lab: str | None,
+    sequence: int,
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Export, calibrate, quantize, validate, package, push, measure, gate and report.
+    """Export, calibrate, quantize, validate, package, push, measure, gate, release and report.
 
-    Every finished step is kept: a second run repeats only push, measure and gate. Exit code: 0 a candidate passes,
-    1 none does, 2 usage or configuration, 3 device or environment, 4 not enough was measured to say.
+    Every finished step is kept: a second run repeats only what observes devices and what follows from that. Exit code:
+    0 a candidate passes, 1 none does, 2 usage or configuration, 3 device or environment, 4 not enough was measured.
     """
     from pipeline.cli.progress import observer
     from pipeline.config_file import load_config
     from pipeline.flow import execute, forced_stages, plan
     from pipeline.stages.context import Context
+    from pipeline.stages.release import Releasing
     from pipeline.stages.run import Selection, steps
     from pipeline.store import Store, check_writable, explained_disk_errors
     from pipeline.worker import Worker
@@ -74,7 +85,8 @@ def run(
     forced = forced_stages(start)
     with Worker() as worker:
         context = Context(loaded=loaded, store=store, worker=worker)
-        ordered, reported = steps(context, Selection(recipes=recipes, targets=targets), out.resolve())
+        releasing = Releasing(key=None if dry_run else _key(loaded), at_least=sequence)
+        ordered, reported = steps(context, Selection(recipes=recipes, targets=targets), out.resolve(), releasing)
         if dry_run:
             _show_plan(plan(ordered, store, forced), as_json)
             return
@@ -83,6 +95,17 @@ def run(
             report = execute(ordered, store, watching, forced)[reported]
     _print(report, out, as_json)
     raise click.exceptions.Exit(_EXIT_CODES[report.status])
+
+
+def _key(loaded: "LoadedConfig") -> "PrivateKey | None":
+    """The key to sign with: read, and its passphrase asked for, before the run begins and not at its end."""
+    path = loaded.config.release.key
+    if not path:
+        return None
+    from pipeline.cli.options import ask_passphrase
+    from pipeline.release.keys import load_private_key
+
+    return load_private_key(loaded.base / Path(path).expanduser(), ask_passphrase)
 
 
 def _print(report: "Report", out: Path, as_json: bool) -> None:
@@ -107,6 +130,9 @@ def _for_people(report: "Report", out: Path) -> str:
     console = Console()
     with console.capture() as captured:  # printing it itself, rich leaves with status 1 when the reader has gone
         console.print(ReportView(report))
+        console.print(f"  {report.released}", highlight=False, markup=False, soft_wrap=True)
+        if report.bundle:
+            console.print(f"release: {out / report.bundle}", highlight=False, markup=False, soft_wrap=True)
         console.print(f"report: {out / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
     return captured.get()
 

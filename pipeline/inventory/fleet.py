@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pipeline.config import AdbTarget, AnsibleHosts, FleetFile, LocalTarget, Shared, SshHosts, SshTarget, TargetConfig
 from pipeline.errors import UsageError
@@ -95,11 +95,16 @@ def _shared(path: Path, words: Mapping[str, Any], places: Mapping[str, int]) -> 
             ),
             hint=_HINT,
         ) from None
-    known = {key for kind in _KINDS.values() for key in kind.model_fields}
+    known = {key for kind in _KINDS.values() for key in _keys(kind)}
     for key in shared.defaults:
         if key not in known or key == "transport":
             raise UsageError(f"{path}:{places['defaults']}: targets.defaults.{key}: no target has this", hint=_HINT)
     return shared
+
+
+def _keys(kind: type[BaseModel]) -> list[str]:
+    """The keys of a target as they are written."""
+    return [field.alias or name for name, field in kind.model_fields.items()]
 
 
 def _fill(settings: Any, defaults: Mapping[str, Any]) -> None:
@@ -109,7 +114,7 @@ def _fill(settings: Any, defaults: Mapping[str, Any]) -> None:
     given = "ssh" if "host" in settings else "adb" if "serial" in settings else "local"
     kind = _KINDS.get(str(settings.get("transport", given)))
     for key, value in defaults.items():
-        if kind is None or key not in kind.model_fields:
+        if kind is None or key not in _keys(kind):
             continue
         own = settings.setdefault(key, value)
         if key == "labels" and isinstance(own, dict) and isinstance(value, dict):

@@ -50,4 +50,4 @@ def target_spec(name: str, target: TargetConfig, base: Path) -> TargetSpec:
 
 def _words(target: TargetConfig) -> dict[str, Any]:
     """What any target says of itself for selection."""
-    return {"groups": tuple(target.groups), "labels": dict(target.labels)}
+    return {"device_class": target.device_class, "groups": tuple(target.groups), "labels": dict(target.labels)}

@@ -11,6 +11,7 @@ from pipeline.rehearsal.draw import draw
 from pipeline.rehearsal.outcome import Listener, Rehearsal, half_written
 from pipeline.rehearsal.schedule import Schedule
 from pipeline.stages.context import Context
+from pipeline.stages.release import Releasing
 from pipeline.stages.run import Selection, steps
 from pipeline.store import Store, check_writable, explained_disk_errors
 from pipeline.worker import Worker
@@ -38,7 +39,8 @@ def perform(
     check_writable(out)
     store = Store(state)
     with Worker() as worker, explained_disk_errors(store.root), store.exclusive():
-        ordered, _ = steps(Context(loaded=loaded, store=store, worker=worker), Selection(recipes=recipes), out)
+        context = Context(loaded=loaded, store=store, worker=worker)
+        ordered, _ = steps(context, Selection(recipes=recipes), out, Releasing(wanted=False))
         with display(ordered, "under faults") as shown:
             under_faults = Listener(shown)
             with Conductor(lab.name, planned, under_faults) as conductor:

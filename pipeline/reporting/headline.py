@@ -31,7 +31,7 @@ def headline(report: Report) -> str:
     reason = report.reason.strip().rstrip(".")
     if chosen is None:
         opening = {
-            "pass": "Nothing is chosen",
+            "pass": "One for each class of devices",
             "fail": "Nothing passes",
             "device-error": "No verdict, a device failed",
             "inconclusive": "No verdict, the evidence does not decide",

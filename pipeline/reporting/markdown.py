@@ -111,7 +111,7 @@ def _provenance(report: Report) -> list[tuple[str, str]]:
         ),
         ("Budgets", escape(", ".join(f"{name} {value}" for name, value in report.budgets.items())) or "none"),
         ("Tools", escape(", ".join(f"{name} {version}" for name, version in report.tools.items()))),
-        ("Release", f"`{report.release}`"),
+        ("Release", f"{escape(report.released)} `{report.release}`"),
         ("Date", escape(report.created)),
     ]
 

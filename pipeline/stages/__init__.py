@@ -11,5 +11,6 @@ STAGES = (
     "push",
     "measure",
     "gate",
+    "release",
     "report",
 )

@@ -19,18 +19,18 @@ from pipeline.records import (
     Quality,
     Ranges,
     Refusal,
-    Release,
     Report,
     Searched,
     SearchReport,
     Sensitivity,
     SourceReport,
 )
+from pipeline.release.records import Released
 from pipeline.stages.candidate_report import candidate_report
 from pipeline.stages.context import Context, Progress
 from pipeline.stages.export import model_path
 from pipeline.stages.gains import with_gain
-from pipeline.stages.gate import Budgets, Evidence, decide
+from pipeline.stages.gate import Budgets, Evidence, decide_by_class
 from pipeline.stages.out_folder import copy_models, copy_sketches, sketch_path, sweep, with_pictures
 from targets.records import Failed, TargetSpec
 
@@ -61,14 +61,17 @@ def gate_step(
 
     def run(results: Results, report: Progress) -> Decision:
         evidence: dict[str, dict[str, Evidence]] = {}
-        for target, step in measured.items():
+        for place, step in measured.items():
             found = results[step]
-            evidence[target] = {}
+            evidence[place] = {}
             for name in quantized:
                 artifact, quality = results[quantized[name]], results[validated[name]]
                 if isinstance(found, Measured) and isinstance(artifact, Artifact) and isinstance(quality, Quality):
-                    evidence[target][name] = Evidence(artifact=artifact, quality=quality, measured=found.results[name])
-        return decide(evidence, [t.name for t in targets], budgets(context), context.loaded.config.choose)
+                    evidence[place][name] = Evidence(artifact=artifact, quality=quality, measured=found.results[name])
+        classes: dict[str, list[str]] = {}
+        for target in targets:
+            classes.setdefault(target.device_class, []).append(target.name)
+        return decide_by_class(evidence, classes, budgets(context), context.loaded.config.choose)
 
     return Step(
         stage="gate",
@@ -87,7 +90,7 @@ def report_step(
     out: Path,
     prepared: Step,
     calibrated: Mapping[Format, Step],
-    packaged: Step,
+    released: Step,
     sensitive: Mapping[Format, Step],
     searched: Mapping[str, Step],
     quantized: Mapping[str, Step],
@@ -103,7 +106,7 @@ def report_step(
 
         source: Prepared = results[prepared]
         decision: Decision = results[gated]
-        release: Release | Refusal = results[packaged]
+        release: Released | Refusal = results[released]
         candidates = tuple(
             candidate_report(
                 context,
@@ -143,7 +146,9 @@ def report_step(
             candidates=candidates,
             facts=facts,
             tools={**source.tools, **versions("edge-deploy-pipeline", "ai-edge-litert", "onnxruntime", "numpy")},
-            release=release.id if isinstance(release, Release) else "",
+            release=release.id if isinstance(release, Released) else "",
+            bundle=release.file if isinstance(release, Released) else "",
+            released=_released(release),
             searches=tuple(
                 _search(results[step], results[sensitive[recipe(name).format]])
                 for name, step in searched.items()
@@ -160,7 +165,7 @@ def report_step(
 
     searching = (*calibrated.values(), *sensitive.values(), *searched.values())
     judging = (*quantized.values(), *validated.values(), *pushed.values(), *measured.values(), gated)
-    steps = (prepared, packaged, *searching, *judging)
+    steps = (prepared, released, *searching, *judging)
     return Step(stage="report", name="report", run=run, records=(Report,), needs=steps, reusable=False, tolerant=True)
 
 
@@ -185,6 +190,16 @@ def _baseline(candidates: Sequence[CandidateReport], decision: Decision) -> str 
     if chosen and chosen.format in floats:
         return floats[chosen.format]
     return floats.get("tflite") or floats.get("onnx")
+
+
+def _released(release: Released | Refusal) -> str:
+    """What became of the choice, in a sentence."""
+    if isinstance(release, Refusal):
+        return f"no release: {release.reason}"
+    what = f"release {release.sequence}" + ("" if release.new else ", as before: nothing in it has changed")
+    signed = f"signed by {release.signed_by}" if release.signed_by else "not signed"
+    without = "".join(f"; no model for {name}: {reason}" for name, reason in release.without.items())
+    return f"{what}, {signed}{without}"
 
 
 def _failed(record: object) -> Failed:

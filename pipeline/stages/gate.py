@@ -4,7 +4,7 @@ Pure: it touches no device and no file, so a verdict can be recomputed from stor
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.quality.energy import energy_per_inference
 from pipeline.quality.statistics import intervals_overlap, summarize
@@ -156,6 +156,37 @@ def decide(
         status=status,
         reason=_explain(evidence, verdicts, targets, chosen, objective),
     )
+
+
+def decide_by_class(
+    evidence: Mapping[str, Mapping[str, Evidence]],
+    classes: Mapping[str, Sequence[str]],
+    budgets: Budgets,
+    objective: Objective,
+) -> Decision:
+    """Judge as `decide` does, and choose for each class of devices as well.
+
+    With several classes a run passes when each has a choice, though no candidate may suit them all.
+
+    Args:
+        classes: class → its targets.
+    """
+    whole = decide(evidence, [target for targets in classes.values() for target in targets], budgets, objective)
+    if len(classes) == 1:
+        only = next(iter(classes))
+        return replace(whole, chosen_by_class={only: whole.chosen}, reason_by_class={only: whole.reason})
+    parts = {
+        name: decide({t: evidence.get(t, {}) for t in targets}, targets, budgets, objective)
+        for name, targets in classes.items()
+    }
+    reasons = {name: part.reason for name, part in parts.items()}
+    by_class = replace(
+        whole, chosen_by_class={name: part.chosen for name, part in parts.items()}, reason_by_class=reasons
+    )
+    if whole.chosen is not None:
+        return by_class
+    status = "pass" if all(part.chosen for part in parts.values()) else whole.status
+    return replace(by_class, status=status, reason="; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
 
 
 def _passing_everywhere(verdicts: Mapping[str, Mapping[str, Verdict]], targets: Sequence[str]) -> list[str]:

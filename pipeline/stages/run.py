@@ -20,6 +20,7 @@ from pipeline.stages.context import Context
 from pipeline.stages.devices import measure_step, push_step
 from pipeline.stages.export import export_step, model_path, prepare_step
 from pipeline.stages.package import package_step
+from pipeline.stages.release import Releasing, release_step
 from pipeline.stages.search import search_step, sensitivity_step
 from pipeline.stages.validate import validate_step
 from targets.records import TargetSpec
@@ -33,7 +34,9 @@ class Selection:
     targets: tuple[str, ...] = ()
 
 
-def steps(context: Context, selection: Selection, out: Path) -> tuple[list[Step], Step]:
+def steps(
+    context: Context, selection: Selection, out: Path, releasing: Releasing | None = None
+) -> tuple[list[Step], Step]:
     """The steps in the order they run, and the one whose record is the `Report`.
 
     Raises:
@@ -59,8 +62,22 @@ def steps(context: Context, selection: Selection, out: Path) -> tuple[list[Step]
     pushed = {t.name: push_step(context, t, packaged, quantized, validated) for t in targets}
     measured = {t.name: measure_step(context, t, pushed[t.name], packaged, quantized, validated) for t in targets}
     gated = gate_step(context, targets, quantized, validated, measured)
+    released = release_step(
+        context,
+        out,
+        {target.name: target.device_class for target in targets},
+        releasing or Releasing(),
+        prepared,
+        calibrated,
+        searched,
+        quantized,
+        validated,
+        pushed,
+        measured,
+        gated,
+    )
     reported = report_step(
-        context, out, prepared, calibrated, packaged, sensitive, searched, quantized, validated, pushed, measured, gated
+        context, out, prepared, calibrated, released, sensitive, searched, quantized, validated, pushed, measured, gated
     )
     ordered = [
         *dict.fromkeys([prepared, *branch_steps(sources)]),  # the source of the first branch is `prepared` itself
@@ -72,6 +89,7 @@ def steps(context: Context, selection: Selection, out: Path) -> tuple[list[Step]
         *pushed.values(),
         *measured.values(),
         gated,
+        released,
         reported,
     ]
     return ordered, reported

@@ -45,6 +45,20 @@ def test_the_release_of_the_run_passes_with_its_quality_gate(ran: Project) -> No
     assert done.err.count(": kept") == 1  # the source's answers were there already
 
 
+def test_a_signed_bundle_is_the_release(ran: Project) -> None:
+    name = app_of(ran, shipped(ran), "good.apk")
+    bundle = "deploy-out/net-1.release"
+    for number in (1, 2):
+        subprocess.run([*DEPLOY, "release", "keygen", f"{number}.pem"], cwd=ran.folder, check=True)
+    subprocess.run([*DEPLOY, "release", "sign", bundle, "--key", "1.pem"], cwd=ran.folder, check=True)
+    done = check(ran.folder, "--apk", name, "--release", bundle, "--release-key", "1.pem.pub", "--json")
+    assert done.status == 0 and json.loads(done.out)["findings"] == [], done.out + done.err
+    done = check(ran.folder, "--apk", name, "--release", bundle, "--release-key", "2.pem.pub")
+    assert done.status == 1 and "signed by no key that is trusted here" in done.err
+    stale = app_of(ran, (ran.folder / "net.onnx").read_bytes() + b"", "stale.apk")
+    assert "release-missing" in check(ran.folder, "--apk", stale, "--release", bundle).out
+
+
 def test_other_bytes_than_the_release_do_not(ran: Project) -> None:
     name = app_of(ran, (ran.folder / "net.onnx").read_bytes(), "stale.apk")
     files = ["--junit", "junit.xml", "--sarif", "check.sarif", "--markdown", "check.md"]

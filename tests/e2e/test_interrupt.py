@@ -221,7 +221,7 @@ def test_ctrl_c_in_every_stage_then_resume(here: Project) -> None:
     last = here.run()
     assert last.status == 0, last.err
     assert len(last.kept) == 8, last.err  # export ×2, calibrate, quantize ×2, validate ×2, package
-    assert [step.split()[0] for step in last.done] == ["push", "measure", "gate", "report"]
+    assert [step.split()[0] for step in last.done] == ["push", "measure", "gate", "release", "report"]
     assert_all_is_whole(here)
     assert not list((here.folder / "deploy-out").rglob(".*")), "unfinished files beside the report"
     assert not list((here.state / "tmp").iterdir())

@@ -62,4 +62,4 @@ def test_the_example_over_ssh_and_again(config: Path) -> None:
         assert (config.parent / "device" / "blobs" / "sha256" / candidate["sha256"]).exists()
 
     stages = [line.split(":")[0] for line in deploy(*words, cwd=config.parent).stderr.splitlines() if "done in" in line]
-    assert stages == ["push pi", "measure pi", "gate", "report"]
+    assert stages == ["push pi", "measure pi", "gate", "release", "report"]

@@ -1,0 +1,201 @@
+"""`deploy history` and `deploy diff`."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.cli.options import config_option, json_option, state_folder, state_option
+from pipeline.cli.release import name_option
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from pipeline.release.diff import Change
+    from pipeline.release.records import RunEntry
+
+_SIGNS = {"pass": "[green]✓[/]", "fail": "[red]✗[/]"}
+_SHOWN = 20  # runs, without --all: what fits a screen
+
+
+@click.command()
+@click.option(
+    "--metric", metavar="NAME", help="One number over the runs: latency_p90, size, energy, a quality metric …"
+)
+@click.option("--target", metavar="NAME", help="The device that the number is of.")
+@click.option("--recipe", metavar="NAME", help="The number of this recipe, and not of what each run chose.")
+@click.option("--all", "everything", is_flag=True, help=f"All runs, not the last {_SHOWN}.")
+@name_option
+@config_option
+@state_option
+@json_option
+def history(
+    metric: str | None,
+    target: str | None,
+    recipe: str | None,
+    everything: bool,
+    name: str | None,
+    config: Path,
+    state: Path | None,
+    as_json: bool,
+) -> None:
+    """What was run and released, oldest first; with --metric one number over the runs."""
+    from rich.console import Console
+
+    from pipeline.errors import UsageError
+    from pipeline.release.find import the_name
+    from pipeline.release.history import History
+
+    if metric is None and (target or recipe):
+        raise UsageError("--target and --recipe choose a number", hint="say which: --metric latency_p90")
+    folder = state_folder(config, state)
+    runs = History(folder, the_name(folder, name)).runs()
+    shown = runs if everything else runs[-_SHOWN:]
+    if metric is not None:
+        _show_series(shown, metric, target, recipe, as_json)
+    elif as_json:
+        from pipeline import codec
+
+        click.echo(json.dumps([codec.plain(run) for run in shown]))
+    else:
+        console = Console(highlight=False)
+        console.print(_table(shown))
+        if len(shown) < len(runs):
+            console.print(f"… and {len(runs) - len(shown)} before; --all shows them", style="dim")
+
+
+def _table(runs: "Sequence[RunEntry]") -> "RenderableType":
+    from rich.table import Table
+
+    from pipeline.quantities import milliseconds, size
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("Date (UTC)", "Verdict", "Release"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("Chosen", min_width=12, overflow="fold")
+    table.add_column("Size", justify="right", no_wrap=True)
+    table.add_column("p90 latency")
+    for run in runs:
+        chosen = {key: recipe for key, recipe in run.chosen.items() if recipe}
+        latencies = []
+        for target, numbers in run.targets.items():
+            of = numbers.get(chosen.get(run.classes.get(target, "default"), ""))
+            if of and of.latency_p90_ms is not None:
+                latencies.append(f"{target} {milliseconds(of.latency_p90_ms)}".replace(" ", "\N{NO-BREAK SPACE}"))
+        sizes = [size(run.recipes[recipe].size_bytes) for recipe in dict.fromkeys(chosen.values())]
+        table.add_row(
+            run.date[:16].replace("T", " "),
+            f"{_SIGNS.get(run.status, '[yellow]?[/]')} {run.status}",
+            (f"{run.sequence}  {run.release[:8]}" if run.new else f"{run.sequence} again") if run.release else "–",
+            ", ".join(r if key == "default" else f"{key}: {r}" for key, r in chosen.items()) or f"none: {run.reason}",
+            ", ".join(sizes),
+            ", ".join(latencies),
+        )
+    return table
+
+
+def _show_series(
+    runs: "Sequence[RunEntry]", metric: str, target: str | None, recipe: str | None, as_json: bool
+) -> None:
+    from pipeline.release.series import line, series
+
+    points = series(runs, metric, target, recipe)
+    if as_json:
+        rows = [{"date": p.date, "release": p.sequence or None, "recipe": p.recipe, "value": p.value} for p in points]
+        click.echo(json.dumps(rows))
+        return
+    for point in points:
+        text = "not measured" if point.value is None else _number(metric, point.value)
+        at = f"release {point.sequence}" if point.sequence else "no release"
+        click.echo(f"{point.date[:16].replace('T', ' ')}  {text:>12}  {point.recipe or 'nothing chosen'}, {at}")
+    click.echo(f"{metric}  {line([point.value for point in points])}")
+
+
+@click.command()
+@click.argument("before", metavar="A")
+@click.argument("after", metavar="B")
+@name_option
+@config_option
+@state_option
+@json_option
+def diff(before: str, after: str, name: str | None, config: Path, state: Path | None, as_json: bool) -> None:
+    """What changed from release A to release B: data, tools, recipe, settings, numbers.
+
+    A and B are bundle files, numbers, or beginnings of ids.
+    """
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from pipeline.release.diff import difference
+    from pipeline.release.find import find_release
+
+    folder = state_folder(config, state)
+    old, new = find_release(before, folder, name), find_release(after, folder, name)
+    found = difference(old.record, new.record)
+    if as_json:
+        ends = {
+            key: {"id": end.id, "name": end.record.name, "sequence": end.record.sequence}
+            for key, end in (("before", old), ("after", new))
+        }
+        click.echo(json.dumps(ends | asdict(found)))
+        return
+    console = Console(highlight=False)
+    for end in (old, new):
+        console.print(f"{end.record.name} {end.record.sequence}  [dim]{end.id[:16]} {end.date}[/]")
+    if found.same_content:
+        console.print("The same content: only what the devices showed may differ.")
+    console.print(_changes(found.changes) if found.changes else "No difference.")
+
+
+def _changes(changes: "Sequence[Change]") -> "RenderableType":
+    from rich.table import Table
+    from rich.text import Text
+
+    from pipeline.reporting.printable import printable
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("", "What", "A", "B", ""):
+        table.add_column(title, overflow="fold")
+    section = ""
+    for change in changes:
+        name = change.section if change.section != section else ""
+        section = change.section
+        cells = [printable(_shown(change.key, value)) for value in (change.before, change.after)]
+        what = change.key.removesuffix("_ms").removesuffix("_bytes").removesuffix("_j")
+        table.add_row(Text(name, "bold"), printable(what), *map(Text, cells), _by_how_much(change))
+    return table
+
+
+def _by_how_much(change: "Change") -> str:
+    from pipeline.quantities import change as relative
+
+    ends = (change.before, change.after)
+    if not all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends) or not change.before:
+        return ""
+    return relative(change.after, change.before) if change.section == "numbers" else ""
+
+
+def _shown(key: str, value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float | int) and not isinstance(value, bool):
+        return _number(key, value)
+    if isinstance(value, str):
+        digest = len(value) == 64 and all(letter in "0123456789abcdef" for letter in value)
+        return f"{value[:12]}…" if digest else value or "none"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _number(key: str, value: float) -> str:
+    from pipeline.quantities import joules, milliseconds, size
+
+    by_ending = {"_ms": milliseconds, "_bytes": size, "_j": joules}
+    by_name = {"size": size, "peak_memory": size, "energy": joules}
+    by_name |= dict.fromkeys(("latency_p50", "latency_p90", "first", "load"), milliseconds)
+    unit = by_name.get(key) or next((shown for ending, shown in by_ending.items() if key.endswith(ending)), None)
+    if unit:
+        return unit(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

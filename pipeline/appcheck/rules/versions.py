@@ -7,11 +7,12 @@ ONNX Runtime one with a newer opset or IR version ("Unsupported model IR version
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline.appcheck import limits
-from pipeline.appcheck.app import RUNTIME_OF, RUNTIME_TITLES, App, Finding, Model, OnnxNeeds, RuntimeName, TfliteNeeds
+from pipeline.appcheck.app import App, Finding, Model
 from pipeline.appcheck.asked import Asked
 from pipeline.appcheck.rules.finding import blocking, listed, unjudged, warning
 from pipeline.appcheck.rules.natives import PLAY_SERVICES
+from pipeline.fit import limits
+from pipeline.fit.records import RUNTIME_OF, RUNTIME_TITLES, OnnxNeeds, RuntimeName, TfliteNeeds
 from targets.records import Absent
 
 # Maven artifacts whose version is the runtime's; the first that a bundle lists is taken.

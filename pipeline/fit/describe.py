@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
 import onnx
 
@@ -17,16 +16,16 @@ _INTEGER_OPS = {"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", 
 _BITS = {"int4": 4, "uint4": 4, "int2": 2, "uint2": 2, "float4e2m1": 4}
 
 
-def describe(*, model: Path, report: object = None) -> Described:
-    """What a device must have for the model file, told by its suffix or its first bytes.
+def describe(*, model: Path, format: str = "", report: object = None) -> Described:
+    """What a device must have for the model file; an empty `format` is told by its suffix or its first bytes.
 
     Raises:
         InputError: it is no whole `.tflite` or `.onnx` file.
     """
     data = model.read_bytes()
-    format: Literal["tflite", "onnx"] = "tflite" if is_tflite(data[:8]) or model.suffix == ".tflite" else "onnx"
+    tflite = (format or model.suffix.removeprefix(".")) == "tflite" or is_tflite(data[:8])
     try:
-        needs = needs_of(format, data)
+        needs = needs_of("tflite" if tflite else "onnx", data)
     except Malformed as error:
         hint = "give a .tflite or .onnx file, or a recipe of the last run"
         raise InputError(f"{model}: {error}", hint=hint) from None

@@ -4,7 +4,6 @@ The older runtime itself is not here to be asked. What is run is the rewritten f
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from pipeline.errors import ConversionFailed
 from pipeline.fit.limits import Key, knowledge
+from pipeline.fit.records import Rewritten
 from pipeline.quality.outputs import write_npz
 from pipeline.runtimes.runtime import Array, HostModel, open_model
 
@@ -19,15 +19,6 @@ from pipeline.runtimes.runtime import Array, HostModel, open_model
 _TOLERATED_SHARE = 2 / 255
 _DRAWN = 4  # samples drawn at random beside the given ones
 _SEED = 7
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rewritten:
-    """What was done and how far the answers are apart, as a share of the output's range."""
-
-    steps: tuple[str, ...]
-    max_error: float
-    samples: int
 
 
 def lower(

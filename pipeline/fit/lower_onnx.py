@@ -18,7 +18,12 @@ _LARGEST_BYTES = 2**31 - 1  # of one protocol buffer; beyond it weights must sta
 # Data types to the IR version that has them first.
 _TYPES = {
     **dict.fromkeys(("FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ"), 9),
-    "INT4": 10, "UINT4": 10, "FLOAT4E2M1": 11, "FLOAT8E8M0": 12, "INT2": 13, "UINT2": 13,
+    "INT4": 10,
+    "UINT4": 10,
+    "FLOAT4E2M1": 11,
+    "FLOAT8E8M0": 12,
+    "INT2": 13,
+    "UINT2": 13,
 }
 
 Way = tuple[str, Callable[[], ModelProto]]

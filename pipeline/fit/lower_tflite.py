@@ -14,6 +14,9 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
+from pipeline.fit.op_versions import needed_version
+from pipeline.fit.tflite_graph import Tensor
+
 _OP = schema.BuiltinOperator
 _TYPE = schema.TensorType
 _BITS = {_TYPE.INT4: 4, _TYPE.INT2: 2}
@@ -45,6 +48,8 @@ def lower_tflite(model: Path, output: Path, knows: Callable[[int, int], bool], n
         steps.append(f"packed weights of {_counted(unpacked, 'tensor')} unpacked to int8")
     if not knows(_OP.FULLY_CONNECTED, 12) and (split := _split_every(found)):
         steps.append(f"one weight scale in {_counted(split, 'dense layer')}, the channels' multiplied in behind")
+    if restamped := _restamp(found, knows):
+        steps.append(f"the version that {_counted(restamped, 'dense layer')} really needs written")
     if steps:
         _drop_unused_codes(found)
         flatbuffer_utils.write_model(found, str(output))
@@ -85,18 +90,26 @@ def _unpack(model: Any, knows: Callable[[int, int], bool], newest_type: int) -> 
 
 
 def _packed_version(model: Any, graph: Any, op: Any) -> int:
-    """The version that such an operator needs with packed weights, at least (see `op_versions`)."""
-    per_channel = any(
-        len(graph.tensors[p].quantization.scale) > 1 for p in op.inputs[1:2] if graph.tensors[p].quantization
+    """The version that such an operator needs with packed weights."""
+    inputs, outputs = ([_seen(graph, place) for place in places] for places in (op.inputs, op.outputs))
+    written = int(model.operatorCodes[op.opcodeIndex].version)
+    return max(needed_version(_kind(model, op), inputs, outputs), written)
+
+
+def _seen(graph: Any, place: int) -> Tensor | None:
+    if place < 0:
+        return None
+    tensor = graph.tensors[place]
+    quantization = tensor.quantization
+    return Tensor(
+        shape=tuple(tensor.shape),
+        type=tensor.type,
+        buffer=tensor.buffer,
+        constant=False,
+        variable=False,
+        scales=len(quantization.scale) if quantization and quantization.scale is not None else 0,
+        blockwise=bool(quantization) and quantization.detailsType == _BLOCKWISE,
     )
-    least = {
-        _OP.FULLY_CONNECTED: 12 if per_channel else 10,
-        _OP.CONV_2D: 7,
-        _OP.DEPTHWISE_CONV_2D: 7,
-        _OP.DEQUANTIZE: 6,
-        _OP.EMBEDDING_LOOKUP: 4,
-    }
-    return max(least.get(_kind(model, op), 1), int(model.operatorCodes[op.opcodeIndex].version))
 
 
 def _unpacked(data: Any, bits: int, count: int) -> Any:
@@ -112,16 +125,15 @@ def _split_every(model: Any) -> int:
         operators = []
         for op in graph.operators:
             operators.append(op)
-            if _per_channel_dense(model, graph, op):
+            if _kind(model, op) == _OP.FULLY_CONNECTED and _per_channel(graph, op):
                 operators += _split(model, graph, op)
                 done += 1
         graph.operators = operators
     return done
 
 
-def _per_channel_dense(model: Any, graph: Any, op: Any) -> bool:
-    if _kind(model, op) != _OP.FULLY_CONNECTED:
-        return False
+def _per_channel(graph: Any, op: Any) -> bool:
+    """Whether a dense layer has float inputs and int8 weights with a scale per channel."""
     weights = graph.tensors[op.inputs[1]]
     quantization = weights.quantization
     return bool(
@@ -149,14 +161,11 @@ def _split(model: Any, graph: Any, op: Any) -> list[Any]:
     activation, options.fusedActivationFunction = options.fusedActivationFunction, schema.ActivationFunctionType.NONE
     op.inputs = [op.inputs[0], _tensor(graph, single), -1]
     op.outputs = [_like(graph, output, "product")]
-    version = max(9 if options.asymmetricQuantizeInputs else 3, 5 if options.keepNumDims else 3)
-    op.opcodeIndex = _code(model, _OP.FULLY_CONNECTED, version)
-    shares = schema.TensorT()
-    shares.name, shares.shape, shares.type = _name(graph, output, "shares"), [len(scales)], _TYPE.FLOAT32
-    shares.buffer = _buffer(model, scales / largest)
+    op.opcodeIndex = _code(model, _OP.FULLY_CONNECTED, _dense_version(graph, op))
+    shares = _constant(model, graph, output, "shares", scales / largest)
     scaled = output if bias < 0 else _like(graph, output, "scaled")
     plain = schema.ActivationFunctionType.NONE
-    times = _binary(model, _OP.MUL, op.outputs[0], _tensor(graph, shares), scaled, activation if bias < 0 else plain)
+    times = _binary(model, _OP.MUL, op.outputs[0], shares, scaled, activation if bias < 0 else plain)
     return [times] if bias < 0 else [times, _binary(model, _OP.ADD, scaled, bias, output, activation)]
 
 
@@ -187,6 +196,36 @@ def _code(model: Any, kind: int, version: int) -> int:
     return len(model.operatorCodes) - 1
 
 
+def _restamp(model: Any, knows: Callable[[int, int], bool]) -> int:
+    """Dense layers share the operator code of the newest among them, also those that need no such version."""
+    done = 0
+    for graph in model.subgraphs:
+        for op in graph.operators:
+            if _kind(model, op) != _OP.FULLY_CONNECTED:
+                continue
+            needed = _dense_version(graph, op)
+            if not knows(_OP.FULLY_CONNECTED, model.operatorCodes[op.opcodeIndex].version) and needed:
+                op.opcodeIndex = _code(model, _OP.FULLY_CONNECTED, needed)
+                done += 1
+    return done
+
+
+def _dense_version(graph: Any, op: Any) -> int:
+    """The version that a dense layer of the older kinds needs; 0 for the others."""
+    options = op.builtinOptions
+    kinds = graph.tensors[op.inputs[0]].type, graph.tensors[op.inputs[1]].type
+    least = {
+        (_TYPE.FLOAT32, _TYPE.FLOAT32): 1,
+        (_TYPE.FLOAT32, _TYPE.INT8): 9 if options.asymmetricQuantizeInputs else 3,
+        (_TYPE.INT8, _TYPE.INT8): 4,
+        (_TYPE.INT16, _TYPE.INT8): 4,
+    }.get(kinds, 0)
+    weights = graph.tensors[op.inputs[1]]
+    if not least or weights.sparsity is not None or options.quantizedBiasType or _per_channel(graph, op):
+        return 0
+    return max(least, 6 if len(op.inputs) == 2 else 1, 5 if options.keepNumDims else 1)
+
+
 def _drop_unused_codes(model: Any) -> None:
     """A runtime looks up every code that is written, also one that no operator has any more."""
     every = [op for graph in model.subgraphs for op in graph.operators]
@@ -211,6 +250,14 @@ def _buffer(model: Any, values: Any) -> int:
 def _tensor(graph: Any, tensor: Any) -> int:
     graph.tensors.append(tensor)
     return len(graph.tensors) - 1
+
+
+def _constant(model: Any, graph: Any, place: int, what: str, values: Any) -> int:
+    """A new float vector, named after the tensor at `place`."""
+    made = schema.TensorT()
+    made.name, made.shape, made.type = _name(graph, place, what), [len(values)], _TYPE.FLOAT32
+    made.buffer = _buffer(model, values.astype(np.float32))
+    return _tensor(graph, made)
 
 
 def _like(graph: Any, place: int, what: str) -> int:

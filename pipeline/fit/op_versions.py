@@ -2,7 +2,7 @@
 
 TensorFlow's converter writes each operator's version after looking at its tensors. ai-edge-quantizer does not: its
 files say version 1, an older runtime takes them, reads only the first of the weights' scales, and answers wrong without
-a word (seen with tflite-runtime 2.14.0 and per-channel dense weights). So the tensors are looked at here too.
+a word (seen with tflite-runtime 2.14.0 and a scale per channel of dense weights). So tensors are looked at here too.
 
 The rules are those of TFLite's own versioning (google-ai-edge/LiteRT, tflite/tools/versioning/op_version.cc), as far as
 they lead beyond what tflite-runtime 2.14.0 knows; what is older, every runtime that is met has.
@@ -27,19 +27,26 @@ def _fully_connected(inputs: Tensors, outputs: Tensors) -> int:
     given, weights = _type(inputs, 0), inputs[1] if len(inputs) > 1 else None
     if weights is None:
         return 1
-    if weights.type == INT2:
+    if weights.type == INT2 or weights.blockwise:  # by blocks: ai-edge-litert 1.4.0 takes it and answers wrong
         return 14
     if weights.type == INT4:
         by_input = {INT16: 13, INT8: 10}
         if given in by_input:
             return by_input[given]
-    if given == FLOAT32 and weights.type in (INT8, INT4) and (weights.scales > 1 or weights.blockwise):
+    if given == FLOAT32 and weights.type in (INT8, INT4) and weights.scales > 1:
         return 12
     return 1
 
 
 def _convolution(inputs: Tensors, outputs: Tensors) -> int:
-    return 7 if _type(inputs, 0) == INT8 and _type(inputs, 1) == INT4 else 1
+    if _type(inputs, 1) != INT4:
+        return 1
+    # On float inputs: tflite-runtime 2.14.0, which ends at 7, takes it and answers garbage.
+    return 7 if _type(inputs, 0) == INT8 else 8
+
+
+def _depthwise(inputs: Tensors, outputs: Tensors) -> int:
+    return 7 if _type(inputs, 1) == INT4 else 1
 
 
 def _embedding(inputs: Tensors, outputs: Tensors) -> int:
@@ -71,7 +78,7 @@ def _type(tensors: Tensors, place: int) -> int | None:
 
 _RULES: Mapping[int, Callable[[Tensors, Tensors], int]] = {
     CONV_2D: _convolution,
-    DEPTHWISE_CONV_2D: _convolution,
+    DEPTHWISE_CONV_2D: _depthwise,
     _DEQUANTIZE: _dequantize,
     _EMBEDDING_LOOKUP: _embedding,
     _FULLY_CONNECTED: _fully_connected,

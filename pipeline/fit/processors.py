@@ -32,7 +32,7 @@ KNOWN_BAD = (
         first=(1, 21, 0),
         mended=(1, 21, 1),
         where=lambda facts: facts.arch == "aarch64" and not _HALF_PRECISION & set(facts.cpu_features),
-        detail="onnxruntime 1.21.0 ends with an illegal instruction where the CPU has no half precision (Raspberry Pi 4)",
+        detail="onnxruntime 1.21.0 ends with an illegal instruction on CPUs without half precision (Raspberry Pi 4)",
         remedy="on the device: pip install 'onnxruntime!=1.21.0'",
     ),
 )
@@ -42,9 +42,9 @@ def known_bad(runtime: str, version: str, facts: Facts) -> Iterator[Reason]:
     """What is known to end the process, unless the runtime was just imported there and lives."""
     key = version_key(version)
     for bad in KNOWN_BAD:
-        if bad.runtime == runtime and key and bad.first <= key < bad.mended and bad.where(facts):
-            if facts.imports.get(runtime) != "":
-                yield Reason(code="known-bad", weight="no", detail=bad.detail, remedy=bad.remedy)
+        lives = facts.imports.get(runtime) == ""
+        if bad.runtime == runtime and key and bad.first <= key < bad.mended and bad.where(facts) and not lives:
+            yield Reason(code="known-bad", weight="no", detail=bad.detail, remedy=bad.remedy)
 
 
 def slow(model: Described, runtime: str, facts: Facts) -> Iterator[Reason]:

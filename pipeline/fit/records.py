@@ -7,6 +7,7 @@ from typing import Literal
 ModelFormat = Literal["tflite", "onnx", "ort"]
 RuntimeName = Literal["litert", "onnxruntime"]
 # lowering: it does not fit as it is, and a rewritten file that answers the same does. unsure: nobody knows.
+UNFIT = "unfit"  # code of the `Failed` that stands for a measurement of what does not fit
 Answer = Literal["fits", "lowering", "no", "unsure"]
 # no: it cannot run there. lowerable: neither, but perhaps rewritten. unsure: nobody knows. note: worth knowing.
 Weight = Literal["no", "lowerable", "unsure", "note"]
@@ -71,16 +72,24 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rewritten:
+    """What was done to a file for an older runtime, and how far its answers are from the original's on this host."""
+
+    steps: tuple[str, ...]
+    max_error: float  # as a share of the range of the output
+    samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lowered:
-    """The file rewritten for an older runtime, and how far its answers are from the original's on this host."""
+    """The rewritten file; see `Rewritten`."""
 
     blob: str  # SHA-256
     size_bytes: int
     steps: tuple[str, ...]
-    max_error: float  # as a share of the range of the output
+    max_error: float
     samples: int
-    golden_inputs: str = ""  # of a run: as of `Quality`, with the lowered file's own answers
-    golden_outputs: str = ""
+    golden_outputs: str = ""  # SHA-256 of its own answers to the sample it was given; empty without one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,10 @@ class AgentDevice(Device):
     def facts(self) -> Facts:
         return decode_facts(self.spec.name, self._session.request("facts", self.spec.step_timeout_s))
 
+    def try_runtimes(self) -> Mapping[str, str]:
+        told = self._session.request("try-runtimes", self.spec.step_timeout_s)
+        return {str(name): str(trouble) for name, trouble in told.items()}
+
     def bench(self, request: BenchRequest, deadline_s: float, files: Mapping[str, Path] | None = None) -> Measurement:
         fields = asdict(request)
         for role in ("blob", "inputs", "expected"):

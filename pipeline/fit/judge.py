@@ -15,6 +15,7 @@ RUNTIMES = {"tflite": ("ai-edge-litert", "tflite-runtime"), "onnx": ("onnxruntim
 _BUILT_FOR_NUMPY_1 = {"tflite-runtime": (99,), "ai-edge-litert": (1, 1), "onnxruntime": (1, 19)}
 # Operators of com.microsoft that were not asked for, and what ONNX Runtime writes for itself.
 _KNOWN_DOMAINS = ("com.microsoft", "com.microsoft.nchwc", "ai.onnx.ml")
+_MOST_NAMED = 5  # of what a runtime lacks
 _TIGHT_SHARE = 0.5  # of the memory that is free: the runtime itself and its kernels' scratch space come on top
 _ADDRESSES_32_BIT_BYTES = 3 * 10**9  # what a process has of 32 bits' four
 _HALF_WORDS = ("armv7l", "armv6l", "i686")
@@ -115,11 +116,13 @@ def _versions(model: Described, facts: Facts, name: str, place: limits.Key) -> I
     else:
         remedy = f"PyPI has no {package} for {facts.arch} with Python {facts.python}: take another recipe"
     silent = isinstance(model.needs, TfliteNeeds) and bool(model.needs.unstamped)
-    for lack in lacks:
-        needs = f"needs {package} {first} or later" if first and " " not in first else "needs a newer runtime"
-        yield Reason(
-            code="runtime-too-old", weight="lowerable", detail=f"{lack} {needs}, there is {name}", remedy=remedy
+    if lacks:
+        needs = f"{package} {first} or later" if first and " " not in first else "a newer runtime"
+        listed = ", ".join(lacks[:_MOST_NAMED]) + (
+            f" and {len(lacks) - _MOST_NAMED} more" if lacks[_MOST_NAMED:] else ""
         )
+        detail = f"{listed} {'needs' if len(lacks) == 1 else 'need'} {needs}, there is {name}"
+        yield Reason(code="runtime-too-old", weight="lowerable", detail=detail, remedy=remedy)
     if lacks and silent:
         detail = "the file does not say what it needs: an older runtime takes it and may answer wrong"
         yield Reason(code="unstamped", weight="note", detail=detail)

@@ -40,7 +40,11 @@ def lower(
     Raises:
         ConversionFailed: it cannot be lowered, or would answer differently.
     """
-    reference = open_model(format, model)
+    try:
+        reference = open_model(format, model)
+    except ConversionFailed as fault:
+        hint = "take another recipe, or update the runtime on the device"
+        raise ConversionFailed(f"not lowered, for this host cannot run it either: {fault.message}", hint=hint) from None
     feeds = [*_given(golden), *_drawn(reference)]
     faults = []
     for steps in _made(format, model, at, output):
@@ -80,7 +84,8 @@ def _made(format: str, model: Path, at: Key, output: Path) -> Iterator[Sequence[
         try:
             onnx.save(make(), output)
         except Exception as error:  # the version converter raises whatever it likes: RuntimeError, ValueError, its own
-            raise ConversionFailed(f"ONNX's version converter: {str(error).strip().splitlines()[0]}") from None
+            reason = str(error).strip().splitlines()[0].rpartition("failed: ")[2]
+            raise ConversionFailed(f"ONNX's version converter has no way: {reason}") from None
         yield [step]
 
 

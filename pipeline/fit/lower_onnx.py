@@ -46,6 +46,9 @@ def ways(model: Path, opset: int, ir: int) -> Iterator[Way]:
     if has <= opset:
         yield "; ".join(said), lambda: _stamped(loaded, has, ir)
         return
+    loaded, apart = _taken_apart(loaded, has, opset)
+    if apart:
+        said.append(f"{_listed(apart)} taken apart")
     changed = sorted(_changed(loaded, has, opset))
     if not changed:
         yield (
@@ -53,7 +56,7 @@ def ways(model: Path, opset: int, ir: int) -> Iterator[Way]:
             lambda: _stamped(loaded, opset, ir),
         )
         return
-    names = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+    names = _listed(changed)
     yield (
         "; ".join([*said, f"opset {has} → {opset}, {names} converted"]),
         lambda: _stamped(version_converter.convert_version(loaded, opset), opset, ir),
@@ -63,6 +66,27 @@ def ways(model: Path, opset: int, ir: int) -> Iterator[Way]:
             "; ".join([*said, f"opset {has} → {opset}, {names} used as before"]),
             lambda: _stamped(loaded, opset, ir),
         )
+
+
+def _taken_apart(model: ModelProto, has: int, wanted: int) -> tuple[ModelProto, list[str]]:
+    """Operators that the older opset does not have, as the simpler ones that ONNX itself defines them by."""
+    missing = set()
+    for name in _changed(model, has, wanted):
+        schema = defs.get_schema(name, has, "")
+        try:
+            defs.get_schema(name, wanted, "")
+        except defs.SchemaError:
+            # onnx's stubs leave these two out.
+            if schema.has_function or schema.has_context_dependent_function:  # type: ignore[attr-defined]
+                missing.add(name)
+    if not missing:
+        return model, []
+    functions = [("", name) for name in missing]
+    return inliner.inline_selected_functions(model, functions, inline_schema_functions=True), sorted(missing)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _stamped(model: ModelProto, opset: int, ir: int) -> ModelProto:

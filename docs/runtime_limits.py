@@ -31,7 +31,7 @@ VERSIONS = {
 }
 _MOST_CODES = 256  # a flatbuffer's builtin codes end at 209 today
 _MOST_VERSION = 40  # FULLY_CONNECTED has the highest, 14
-_MOST_OPSET, _MOST_IR = 40, 20
+_MOST_OPSET, _MOST_IR, _MOST_ML = 40, 20, 15
 _CUSTOM_CODE = 32  # BuiltinOperator.CUSTOM
 _MOST_TYPE = 40  # TensorType ends at 20
 # Custom operators that published models have and a plain runtime may bring, by TensorFlow's own names.
@@ -121,7 +121,7 @@ def onnx(ort, spec):
         except Exception as fault:
             return "is not a registered function/op" not in str(fault)
         return True
-    found = {kind: max(int(n) for n, model in spec[kind].items() if loads(model)) for kind in ("opset", "ir")}
+    found = {kind: max(int(n) for n, model in spec[kind].items() if loads(model)) for kind in ("opset", "ir", "ml")}
     return {**found, **{name: 1 for name, model in spec["ops"].items() if knows(model)}}
 name, spec = sys.argv[1], json.load(sys.stdin)
 if name == "onnxruntime":
@@ -180,15 +180,18 @@ def onnx_question() -> dict[str, Any]:
     value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
     same = helper.make_node("Identity", ["x"], ["y"])
 
-    def model(opset: int, ir: int, microsoft: str = "") -> str:
+    def model(opset: int, ir: int, microsoft: str = "", ml: int = 0) -> str:
         nodes = [helper.make_node(microsoft, [], ["z"], domain="com.microsoft")] if microsoft else []
         graph = helper.make_graph([same, *nodes], "same", value[:1], value[1:])
         imports = [helper.make_opsetid("", opset), *([helper.make_opsetid("com.microsoft", 1)] if microsoft else [])]
+        imports += [helper.make_opsetid("ai.onnx.ml", ml)] if ml else []
         return str(helper.make_model(graph, opset_imports=imports, ir_version=ir).SerializeToString().hex())
 
     return {
         "opset": {n: model(n, 7) for n in range(13, _MOST_OPSET)},
         "ir": {n: model(13, n) for n in range(3, _MOST_IR)},
+        # Refused also where no operator of it is used, and quantizers like to write it.
+        "ml": {n: model(13, 7, ml=n) for n in range(1, _MOST_ML)},
         "ops": {f"com.microsoft.{name}": model(13, 7, name) for name in _MICROSOFT},
     }
 

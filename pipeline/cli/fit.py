@@ -7,21 +7,25 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.cli.options import config_option, json_option, out_option, state_folder, state_option, target_option
+from pipeline.cli.options import config_option, json_option, out_option, state_folder, state_option
 
 if TYPE_CHECKING:
     from pipeline.fit.fitter import Fitter
     from pipeline.reporting.fit import Judged
     from targets.records import Facts, Failed, TargetSpec
 
-_AT_ONCE = 8  # connections; more makes one sshd behind a gateway drop some
-
 
 @click.command()
 @config_option
 @out_option
 @state_option
-@target_option
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="SELECTOR",
+    help="Only these: a name, a group, a glob, an expression; may be repeated.",
+)
 @click.option("--lower", is_flag=True, help="Write the file that the targets' runtimes can load, with -o FILE.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Where to write the lowered file."
@@ -44,7 +48,7 @@ def fit(
     target, 1 it does not, or only lowered, 2 usage, 3 a target was not reached, 4 nobody knows. `deploy run` asks the
     same before it pushes, and lowers by itself.
     """
-    from pipeline.config_file import load_config
+    from pipeline.cli.fleet import chosen
     from pipeline.fit.fitter import Fitter
     from pipeline.reporting.fit import fit_json
     from pipeline.store import Store
@@ -52,7 +56,7 @@ def fit(
 
     if lower != (output is not None):
         raise click.UsageError("--lower and -o FILE go together")
-    specs = _specs(load_config(config).target_specs(), targets)
+    specs = chosen(config, state, targets)
     path = _file(model, out)
     store = Store(state_folder(config, state))
     with Worker() as worker:
@@ -65,17 +69,6 @@ def fit(
     else:
         _show(path, judged, output)
     raise click.exceptions.Exit(_exit_code(judged, lowered=output is not None))
-
-
-def _specs(known: "Sequence[TargetSpec]", asked: tuple[str, ...]) -> "list[TargetSpec]":
-    from pipeline.errors import UsageError, nearest
-
-    by_name = {spec.name: spec for spec in known}
-    for name in asked:
-        if name not in by_name:
-            hint = f"it has: {', '.join(by_name)}"
-            raise UsageError(f"--target {name}: not in deploy.yaml{nearest(name, by_name)}", hint=hint)
-    return [by_name[name] for name in dict.fromkeys(asked or by_name)]
 
 
 def _file(model: str, out: Path) -> Path:
@@ -104,23 +97,24 @@ def _file(model: str, out: Path) -> Path:
 
 
 def _probe(specs: "Sequence[TargetSpec]", root: Path) -> "dict[str, Facts | Failed]":
-    """The facts of every target, many at once; one that cannot be reached does not hide the others."""
-    from concurrent.futures import ThreadPoolExecutor
+    """The facts of every target; one that cannot be reached does not hide the others."""
     from dataclasses import replace
 
+    from pipeline.cli.fleet import on_all
     from pipeline.errors import DeployError
     from targets.device import connect
     from targets.records import Failed
 
-    def probe(spec: "TargetSpec") -> "Facts | Failed":
-        try:
-            with connect(spec, state=root) as device:
-                return replace(device.facts(), imports=device.try_runtimes())
-        except DeployError as error:
-            return Failed(code=error.code, message=error.message, hint=error.hint)
+    def probe(spec: "TargetSpec") -> "Facts":
+        with connect(spec, state=root) as device:
+            return replace(device.facts(), imports=device.try_runtimes())
 
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return dict(zip((spec.name for spec in specs), pool.map(probe, specs), strict=True))
+    return {
+        spec.name: Failed(code=found.code, message=found.message, hint=found.hint)
+        if isinstance(found, DeployError)
+        else found
+        for spec, found in on_all(specs, probe)
+    }
 
 
 def _judge(fitter: "Fitter", path: Path, probed: "dict[str, Facts | Failed]") -> "list[Judged]":

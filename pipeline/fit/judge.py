@@ -66,7 +66,7 @@ def _without(model: Described, facts: Facts) -> Iterator[Reason]:
                 code="no-runtime",
                 weight="no",
                 detail=f"there is no runtime for .{model.format}",
-                remedy=f"on the device: pip install {name}=={version}{more}",
+                remedy=f"`deploy targets provision {facts.target}`, or there: pip install {name}=={version}{more}",
             )
             return
     where = f"{facts.arch} with Python {facts.python} and {facts.libc}" if facts.python else f"{facts.os}, {facts.arch}"
@@ -87,7 +87,12 @@ def _with(model: Described, facts: Facts, runtime: str, version: str) -> Iterato
     numpy = limits.version_key(facts.numpy)
     if key and key < bound and numpy and numpy[0] >= 2 and not trouble and facts.imports.get(runtime) is None:
         detail = f"{name} was built for NumPy 1 and there is NumPy {facts.numpy}"
-        yield Reason(code="numpy", weight="no", detail=detail, remedy="on the device: pip install 'numpy<2'")
+        yield Reason(
+            code="numpy",
+            weight="no",
+            detail=detail,
+            remedy=f"`deploy targets provision {facts.target}`, or there: pip install 'numpy<2'",
+        )
     yield from known_bad(runtime, version, facts)
     yield from _foreign(model)
     place = place_of(runtime, version)
@@ -181,5 +186,5 @@ def _room(model: Described, facts: Facts) -> Iterator[Reason]:
 
 def _reinstall(runtime: str, facts: Facts) -> str:
     if runtime == "tflite-runtime" or "numpy" in facts.imports.get(runtime, "").lower():
-        return f"on the device: pip install --force-reinstall {runtime} 'numpy<2'"
-    return f"on the device: pip install another release of {runtime} than {facts.runtimes[runtime]}"
+        return f"there: pip install --force-reinstall {runtime} 'numpy<2'"
+    return f"there: pip install another release of {runtime} than {facts.runtimes[runtime]}"

@@ -87,6 +87,8 @@ def _wanted(needs: TfliteNeeds | OnnxNeeds) -> dict[str, tuple[int, str]]:
         # Of com.microsoft's operators those are judged that were asked for; another domain is the user's own.
         asked = {key for _, said in limits_of("onnxruntime") for key in said}
         found = {"opset": (needs.opset, f"opset {needs.opset}"), "ir": (needs.ir, f"IR version {needs.ir}")}
+        if needs.ml:
+            found["ml"] = (needs.ml, f"opset {needs.ml} of ai.onnx.ml")
         return found | {name: (1, name) for name in needs.ops if name in asked}
     highest: dict[int, int] = {}
     for code, version in needs.ops:

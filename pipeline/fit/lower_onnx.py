@@ -43,6 +43,8 @@ def ways(model: Path, opset: int, ir: int) -> Iterator[Way]:
     _check_types(loaded, ir)
     has = max((entry.version for entry in loaded.opset_import if entry.domain in _DOMAINS), default=0)
     said = [f"IR version {loaded.ir_version} → {ir}"] if loaded.ir_version > ir else []
+    if unused := _drop_unused(loaded):
+        said.append(f"{', '.join(unused)} no longer named, it uses nothing of it")
     if has <= opset:
         yield "; ".join(said), lambda: _stamped(loaded, has, ir)
         return
@@ -87,6 +89,16 @@ def _taken_apart(model: ModelProto, has: int, wanted: int) -> tuple[ModelProto, 
 
 def _listed(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _drop_unused(model: ModelProto) -> list[str]:
+    """Take out the domains that no operator is of; an old runtime refuses their opsets all the same."""
+    used = {node.domain for node in _nodes(model.graph)} | set(_DOMAINS)
+    kept = [entry for entry in model.opset_import if entry.domain in used]
+    unused = sorted({entry.domain for entry in model.opset_import} - used)
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+    return unused
 
 
 def _stamped(model: ModelProto, opset: int, ir: int) -> ModelProto:

@@ -10,6 +10,7 @@ from pipeline.fit.records import Malformed, ModelFormat, OnnxNeeds, OrtNeeds, Tf
 _MOST_METADATA = 1000
 _TFLITE_MAGIC, _ORT_MAGIC = b"TFL3", b"ORTM"
 _ONNX = ("", "ai.onnx")  # two names of one domain
+_ML = "ai.onnx.ml"
 _DEEPEST = 50  # graphs inside one another
 _CUSTOM = 32  # BuiltinOperator.CUSTOM
 _MIN_RUNTIME = "min_runtime_version"
@@ -62,7 +63,7 @@ def _min_runtime(model: flatbuffer.Table) -> str:
 
 
 def _onnx(data: bytes) -> OnnxNeeds:
-    ir = opset = 0
+    ir = opset = ml = 0
     imported, own = set[str](), set[str]()
     used = set[tuple[str, str]]()
     for number, value in wire.fields(data):
@@ -78,6 +79,8 @@ def _onnx(data: bytes) -> OnnxNeeds:
             imported |= {domain}
             if domain in _ONNX:
                 opset = version
+            elif domain == _ML:
+                ml = version
         elif number == 7 and not isinstance(value, int):
             used |= set(_nodes(value, 0))
         elif number == 25 and not isinstance(value, int):  # a function of the model's own defines what it names
@@ -91,6 +94,7 @@ def _onnx(data: bytes) -> OnnxNeeds:
         opset=opset,
         domains=tuple(sorted({domain for domain, _ in foreign})),
         ops=tuple(sorted(f"{domain}.{op}" for domain, op in foreign)),
+        ml=ml,
     )
 
 

@@ -33,7 +33,7 @@ KNOWN_BAD = (
         mended=(1, 21, 1),
         where=lambda facts: facts.arch == "aarch64" and not _HALF_PRECISION & set(facts.cpu_features),
         detail="onnxruntime 1.21.0 ends with an illegal instruction on CPUs without half precision (Raspberry Pi 4)",
-        remedy="on the device: pip install 'onnxruntime!=1.21.0'",
+        remedy="there: pip install 'onnxruntime!=1.21.0'",
     ),
 )
 

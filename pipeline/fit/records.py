@@ -40,6 +40,7 @@ class OnnxNeeds:
     opset: int
     domains: tuple[str, ...]  # operators of others than ONNX
     ops: tuple[str, ...] = ()  # those operators, such as com.microsoft.MatMulNBits
+    ml: int = 0  # opset of ai.onnx.ml, also where none of its operators is used; 0: not named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,7 +44,7 @@ def ways(model: Path, opset: int, ir: int) -> Iterator[Way]:
     has = max((entry.version for entry in loaded.opset_import if entry.domain in _DOMAINS), default=0)
     said = [f"IR version {loaded.ir_version} → {ir}"] if loaded.ir_version > ir else []
     if unused := _drop_unused(loaded):
-        said.append(f"{', '.join(unused)} no longer named, it uses nothing of it")
+        said.append(f"{_listed(unused)} no longer named, of which it uses nothing")
     if has <= opset:
         yield "; ".join(said), lambda: _stamped(loaded, has, ir)
         return

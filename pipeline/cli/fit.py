@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     metavar="SELECTOR",
     help="Only these: a name, a group, a glob, an expression; may be repeated.",
 )
+@click.option("--targets-from", "lab", metavar="LAB", help="Use the devices of a running lab; needs no deploy.yaml.")
 @click.option("--lower", is_flag=True, help="Write the file that the targets' runtimes can load, with -o FILE.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Where to write the lowered file."
@@ -37,6 +38,7 @@ def fit(
     out: Path,
     state: Path | None,
     targets: tuple[str, ...],
+    lab: str | None,
     lower: bool,
     output: Path | None,
     as_json: bool,
@@ -48,7 +50,6 @@ def fit(
     target, 1 it does not, or only lowered, 2 usage, 3 a target was not reached, 4 nobody knows. `deploy run` asks the
     same before it pushes, and lowers by itself.
     """
-    from pipeline.cli.fleet import chosen
     from pipeline.fit.fitter import Fitter
     from pipeline.reporting.fit import fit_json
     from pipeline.store import Store
@@ -56,8 +57,8 @@ def fit(
 
     if lower != (output is not None):
         raise click.UsageError("--lower and -o FILE go together")
-    specs = chosen(config, state, targets)
     path = _file(model, out)
+    specs = _specs(config, state, targets, lab)
     store = Store(state_folder(config, state))
     with Worker() as worker:
         facts = _probe(specs, store.root)
@@ -69,6 +70,17 @@ def fit(
     else:
         _show(path, judged, output)
     raise click.exceptions.Exit(_exit_code(judged, lowered=output is not None))
+
+
+def _specs(config: Path, state: Path | None, targets: tuple[str, ...], lab: str | None) -> "Sequence[TargetSpec]":
+    if lab is None:
+        from pipeline.cli.fleet import chosen
+
+        return chosen(config, state, targets)
+    from pipeline.inventory.selector import select
+    from targets.lab.state import running_lab
+
+    return select(running_lab(lab).target_specs(), targets, {})
 
 
 def _file(model: str, out: Path) -> Path:

@@ -49,7 +49,7 @@ def lower_tflite(model: Path, output: Path, knows: Callable[[int, int], bool], n
     if not knows(_OP.FULLY_CONNECTED, 12) and (split := _split_every(found)):
         steps.append(f"one weight scale in {_counted(split, 'dense layer')}, the channels' multiplied in behind")
     if restamped := _restamp(found, knows):
-        steps.append(f"the version that {_counted(restamped, 'dense layer')} really needs written")
+        steps.append(f"{_counted(restamped, 'dense layer')} marked with no newer a version than needed")
     if steps:
         _drop_unused_codes(found)
         flatbuffer_utils.write_model(found, str(output))

@@ -26,7 +26,8 @@ class KnownBad:
 
 
 KNOWN_BAD = (
-    # microsoft/onnxruntime#23957, #24112, #24512: a constant of half precision is made when it is imported.
+    # microsoft/onnxruntime#23957, #24112, #24512. Under qemu the wheel of 1.21.0 ends on a Cortex-A72 when it is
+    # imported and lives on a Cortex-A76; that of 1.21.1 lives on both.
     KnownBad(
         runtime="onnxruntime",
         first=(1, 21, 0),

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.config import MeasureConfig
 from pipeline.errors import ConversionFailed, DeployError, InputError
 from pipeline.fit.fitter import Fitter, probed
+from pipeline.fit.judge import RUNTIMES
 from pipeline.fit.records import UNFIT, Fit, Reason
 from pipeline.flow import Results, Step
 from pipeline.records import Artifact, Measured, Pushed, Quality, Refusal, Release
@@ -36,8 +37,8 @@ def push_step(
                 paths = {
                     digest: context.store.path(digest)
                     for name, pair in candidates.items()
-                    if fits[name].answer != "no"
-                    for digest in _files(*fitting(*pair, fits[name]))
+                    if name not in fits or fits[name].answer != "no"
+                    for digest in _files(*fitting(*pair, fits.get(name)))
                 }
                 total = sum(path.stat().st_size for path in paths.values())
                 for digest, path in paths.items():
@@ -124,6 +125,8 @@ def _fits(context: Context, facts: Facts, candidates: Mapping[str, tuple[Artifac
     fitter = Fitter(context.worker, context.store.add_file, context.scratch)
     found = {}
     for name, (artifact, quality) in candidates.items():
+        if artifact.format not in RUNTIMES:
+            continue  # of another kind of runtime, which nobody asked what it can load
         model, golden = context.store.path(artifact.blob), context.store.path(quality.golden_inputs)
         try:
             found[name] = fitter.fit(model, facts, format=artifact.format, golden=golden)

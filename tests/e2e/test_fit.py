@@ -71,7 +71,9 @@ def test_a_run_lowers_for_the_target_that_needs_it(here: Project) -> None:
         assert lite["verdict"] == "fail"
         assert lite["reason"].startswith("does not fit: there is no runtime for .onnx (")
         assert not lite["path"]
-    assert "deploy targets provision lite" in ran.out.replace("\n", " ")
+    said = " ".join(ran.out.split())
+    assert "✗ 2 recipes: does not fit: there is no runtime for .onnx (`deploy targets provision lite`" in said
+    assert f"onnx-int8 runs there as {old['path']}: fits after lowering: IR version 10 → 9" in said
     lowered = _lowered(here)
     assert here.run().status == 1 and _lowered(here) == lowered
     # A recipe of the last run is named instead of its file.

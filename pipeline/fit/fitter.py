@@ -56,7 +56,7 @@ class Fitter:
         described = self._describe(model, format)
         fit = judge(described, facts)
         found = runtime_of(described, facts)
-        place = place_of(*found) if found else None
+        place = place_of(*found, facts) if found else None
         if place is None or not is_lowerable(fit):
             return fit
         try:

@@ -27,10 +27,13 @@ def runtime_of(model: Described, facts: Facts) -> tuple[str, str] | None:
     return next((pair for pair in found if not facts.imports.get(pair[0])), found[0] if found else None)
 
 
-def place_of(runtime: str, version: str) -> limits.Key | None:
+def place_of(runtime: str, version: str, facts: Facts) -> limits.Key | None:
     """Where it stands among the releases that were asked."""
     name: RuntimeName = "onnxruntime" if runtime == "onnxruntime" else "litert"
-    return limits.place(name, version, tensorflow=runtime == "tflite-runtime")
+    key = limits.version_key(version) or ()
+    # Without Python the version is what an app's own library says, and older ones say TensorFlow's number.
+    from_app = not facts.python and limits.FIRST_OLD_NUMBER <= key[:2] <= limits.LAST_TENSORFLOW
+    return limits.place(name, version, tensorflow=runtime == "tflite-runtime" or (name == "litert" and from_app))
 
 
 def judge(model: Described, facts: Facts) -> Fit:
@@ -95,7 +98,7 @@ def _with(model: Described, facts: Facts, runtime: str, version: str) -> Iterato
         )
     yield from known_bad(runtime, version, facts)
     yield from _foreign(model)
-    place = place_of(runtime, version)
+    place = place_of(runtime, version, facts)
     if place is None:
         yield Reason(
             code="runtime-version",

@@ -22,7 +22,8 @@ _RUNTIMES: Mapping[str, RuntimeName] = {
 }
 # https://onnxruntime.ai/docs/performance/model-optimizations/ort-format-models.html and, for version 6,
 # microsoft/onnxruntime#20670: format -> first release that reads it.
-_LAST_TENSORFLOW = (2, 17)
+# Of one library under two names, what says 2.5 to 2.17 of itself is TensorFlow's number; LiteRT's own are below.
+FIRST_OLD_NUMBER, LAST_TENSORFLOW = (2, 5), (2, 17)
 _ORT_FORMATS = {"4": (1, 8), "5": (1, 13), "6": (1, 16)}
 
 # INT4 is 17; what is older, every runtime that is met has.
@@ -43,7 +44,7 @@ def place(runtime: RuntimeName, version: str, *, tensorflow: bool) -> Key | None
     None is "nobody knows", as for a LiteRT that goes on with TensorFlow's numbers.
     """
     key = version_key(version)
-    if key is None or (tensorflow and key[:2] > _LAST_TENSORFLOW):
+    if key is None or (tensorflow and key[:2] > LAST_TENSORFLOW):
         return None
     return (0 if runtime == "onnxruntime" or tensorflow else 1, *key)
 

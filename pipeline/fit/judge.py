@@ -15,6 +15,7 @@ RUNTIMES = {"tflite": ("ai-edge-litert", "tflite-runtime"), "onnx": ("onnxruntim
 _BUILT_FOR_NUMPY_1 = {"tflite-runtime": (99,), "ai-edge-litert": (1, 1), "onnxruntime": (1, 19)}
 # Operators of com.microsoft that were not asked for, and what ONNX Runtime writes for itself.
 _KNOWN_DOMAINS = ("com.microsoft", "com.microsoft.nchwc", "ai.onnx.ml")
+_UNPREPARED = {"no-runtime", "import", "numpy", "known-bad"}
 _MOST_NAMED = 5  # of what a runtime lacks
 _TIGHT_SHARE = 0.5  # of the memory that is free: the runtime itself and its kernels' scratch space come on top
 _ADDRESSES_32_BIT_BYTES = 3 * 10**9  # what a process has of 32 bits' four
@@ -49,6 +50,11 @@ def judge(model: Described, facts: Facts) -> Fit:
     )
 
 
+def is_unprepared(fit: Fit) -> bool:
+    """Whether it is the device alone that stands in the way, and could be set right: no verdict on the model."""
+    return {reason.code for reason in fit.reasons if reason.weight in ("no", "lowerable")} <= _UNPREPARED
+
+
 def is_lowerable(fit: Fit) -> bool:
     """Whether another file for the same model may fit."""
     weights = {reason.weight for reason in fit.reasons}
@@ -68,15 +74,15 @@ def _without(model: Described, facts: Facts) -> Iterator[Reason]:
             yield Reason(
                 code="no-runtime",
                 weight="no",
-                detail=f"there is no runtime for .{model.format}",
-                remedy=f"`deploy targets provision {facts.target}`, or there: pip install {name}=={version}{more}",
+                detail=f"there is no runtime for {model.format}",
+                remedy=f"`deploy targets provision {facts.target}`, or there: {_pip(facts)} {name}=={version}{more}",
             )
             return
     where = f"{facts.arch} with Python {facts.python} and {facts.libc}" if facts.python else f"{facts.os}, {facts.arch}"
     yield Reason(
-        code="no-runtime",
+        code="no-wheel",
         weight="no",
-        detail=f"there is no runtime for .{model.format}, and PyPI has no wheel of {' or '.join(names)} for {where}",
+        detail=f"there is no runtime for {model.format}, and PyPI has no wheel of {' or '.join(names)} for {where}",
         remedy="take the other format, another Python there, or a wheel that you build yourself",
     )
 
@@ -185,6 +191,10 @@ def _room(model: Described, facts: Facts) -> Iterator[Reason]:
     if facts.arch in _HALF_WORDS and needed > _ADDRESSES_32_BIT_BYTES:
         detail = f"{size(needed)} are more than a process of 32 bits can have"
         yield Reason(code="memory", weight="no", detail=detail, remedy="use a 64-bit system there")
+
+
+def _pip(facts: Facts) -> str:
+    return f"{facts.executable or 'python3'} -m pip install"
 
 
 def _reinstall(runtime: str, facts: Facts) -> str:

@@ -10,12 +10,13 @@ from typing import Any
 from pipeline.config import MeasureConfig
 from pipeline.errors import ConversionFailed, DeployError, InputError
 from pipeline.fit.fitter import Fitter, probed
-from pipeline.fit.judge import RUNTIMES
+from pipeline.fit.judge import RUNTIMES, is_unprepared
 from pipeline.fit.records import UNFIT, Fit, Reason
 from pipeline.flow import Results, Step
 from pipeline.records import Artifact, Measured, Pushed, Quality, Refusal, Release
 from pipeline.stages.context import Context, Progress
 from targets.device import connect
+from targets.errors import NoRuntime
 from targets.records import BenchRequest, Facts, Failed, Measurement, TargetSpec
 
 
@@ -138,6 +139,10 @@ def _fits(context: Context, facts: Facts, candidates: Mapping[str, tuple[Artifac
 
 
 def _unfit(fit: Fit) -> Failed:
+    """A verdict on the candidate; or, where only the device lacks something, no measurement."""
+    if is_unprepared(fit):
+        blocking = "; ".join(reason.detail for reason in fit.reasons if reason.weight == "no")
+        return Failed(code=NoRuntime.code, message=f"{fit.target}: {blocking}", hint=fit.remedy)
     return Failed(code=UNFIT, message=fit.text, hint=fit.remedy)
 
 

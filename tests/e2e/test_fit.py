@@ -37,7 +37,7 @@ def test_a_fleet_of_three(here: Project) -> None:
     answer = json.loads(done.stdout)
     found = {name: row["text"] for name, row in answer["targets"].items()}
     assert found["new"] == "fits"
-    assert found["old"] == "does not fit: there is no runtime for .tflite"
+    assert found["old"] == "does not fit: there is no runtime for tflite"
     assert found["lite"].startswith("fits after lowering: one weight scale in 2 dense layers")
     assert answer["targets"]["lite"]["facts"]["imports"] == {"tflite-runtime": ""}
     assert answer["targets"]["lite"]["lowered"]["max_error"] < 0.01
@@ -59,7 +59,7 @@ def test_a_run_lowers_for_the_target_that_needs_it(here: Project) -> None:
     newer.opset_import[0].version, newer.ir_version = 21, 10
     onnx.save(newer, here.folder / "net.onnx")
     ran = here.run()
-    assert ran.status == 1, ran.err + ran.out  # nothing passes on the board without onnxruntime
+    assert ran.status == 3, ran.err + ran.out  # one device is not prepared
     report = here.report()
     assert report["chosen_by_target"]["lite"] is None
     for candidate in report["candidates"]:
@@ -68,14 +68,14 @@ def test_a_run_lowers_for_the_target_that_needs_it(here: Project) -> None:
         assert old["verdict"] == "pass" and old["answer"]["max_steps"] <= 1
         assert old["fit"].startswith("fits after lowering: IR version 10 → 9; ")
         assert onnx.load(here.folder / "deploy-out" / old["path"]).opset_import[0].version == 19
-        assert lite["verdict"] == "fail"
-        assert lite["reason"].startswith("does not fit: there is no runtime for .onnx (")
+        assert lite["verdict"] == "inconclusive"
+        assert lite["reason"] == "not measured: lite: there is no runtime for onnx"
         assert not lite["path"]
     said = " ".join(ran.out.split())
-    assert "✗ 2 recipes: does not fit: there is no runtime for .onnx (`deploy targets provision lite`" in said
+    assert "`deploy targets provision lite`, or there: " in " ".join(ran.err.split())
     assert f"onnx-int8 runs there as {old['path']}: fits after lowering: IR version 10 → 9" in said
     lowered = _lowered(here)
-    assert here.run().status == 1 and _lowered(here) == lowered
+    assert here.run().status == 3 and _lowered(here) == lowered
     # A recipe of the last run is named instead of its file.
     done = fit(here, "onnx-int8", "--target", "old")
     assert done.returncode == 1 and "fits after lowering" in done.stdout

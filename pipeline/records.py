@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipeline.fit.records import Fit
 from targets.records import Absent, Answer, Facts, Failed, Measurement, TensorSpec
 
 Format = Literal["tflite", "onnx"]
@@ -297,6 +298,7 @@ class Pushed:
     facts: Facts
     sent_bytes: int
     present_bytes: int  # was there already
+    fits: Mapping[str, Fit] = field(default_factory=dict)  # by recipe; one that does not fit was not sent
     kind: Literal["pushed"] = "pushed"
 
 
@@ -356,6 +358,9 @@ class TargetResult:
     verdict: VerdictKind
     reason: str
     conditions: Mapping[str, str] = field(default_factory=dict)
+    fit: str = ""  # whether the file fits the device, in words; empty: not judged
+    path: str = ""  # of the file that was lowered for this device, relative to the report's folder
+    sha256: str = ""  # of that file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,9 @@ def decode_facts(target: str, wire: Json) -> Facts:
             meters=tuple(str(meter) for meter in wire["meters"]),
             emulated=str(wire["emulated"]),
             conditions={str(key): str(value) for key, value in wire.get("conditions", {}).items()},
+            executable=str(wire.get("executable", "")),
+            numpy=str(wire.get("numpy", "")),
+            page_bytes=int(wire.get("page_bytes", 0)),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as fault:
         raise AgentFailed(f"{target}: the agent's facts are out of protocol ({fault!r})") from fault

@@ -1,6 +1,6 @@
 """The comparison table of one device, as text cells: what HTML, Markdown and the console all show."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,7 +45,7 @@ class Table:
     failure: Failed | None
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
-    notes: tuple[str, ...]  # reasons of absent numbers, each once; a cell's `note` is one of them
+    notes: tuple[str, ...]  # reasons of absent numbers, each once (a cell's `note` is one of them); what was lowered
 
 
 _MISSING = Cell(text="—")
@@ -102,7 +102,16 @@ def _table(report: Report, target: str) -> Table:
     rows = tuple(_row(report, candidate, target, columns) for candidate in report.candidates)
     notes = dict.fromkeys(cell.note for row in rows for cell in row.cells if cell.note)
     emulated = "" if facts is None or isinstance(facts, Failed) else facts.emulated
-    return Table(target=target, emulated=emulated, failure=failure, columns=columns, rows=rows, notes=tuple(notes))
+    told = (*notes, *_lowered(report, target))
+    return Table(target=target, emulated=emulated, failure=failure, columns=columns, rows=rows, notes=told)
+
+
+def _lowered(report: Report, target: str) -> Iterator[str]:
+    """Candidates that run there as another file than the one whose size the table has."""
+    for candidate in report.candidates:
+        result = candidate.targets.get(target)
+        if result and result.path:
+            yield f"{candidate.recipe} runs there as {result.path}: {result.fit}"
 
 
 def _metric_title(report: Report, name: str) -> str:

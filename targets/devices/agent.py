@@ -32,6 +32,10 @@ class AgentDevice(Device):
         )
         return decode_profile(self.spec.name, request, reply)
 
+    def try_runtimes(self) -> Mapping[str, str]:
+        told = self._session.request("try-runtimes", self.spec.step_timeout_s)
+        return {str(name): str(trouble) for name, trouble in told.items()}
+
     def bench(self, request: BenchRequest, deadline_s: float, files: Mapping[str, Path] | None = None) -> Measurement:
         reply = self._session.request("bench", deadline_s + REPLY_GRACE_S, _fields(request, deadline_s))
         return decode_measurement(self.spec.name, request, reply)

@@ -45,12 +45,18 @@ class Section(BaseModel):
 class SourceConfig(Section):
     """The trained model."""
 
-    model: str = Field(description="Keras 3 .keras file, TensorFlow SavedModel folder, or .onnx file")
+    model: str = Field(description="Keras .keras or .h5 file, TensorFlow SavedModel folder, .onnx or .tflite file")
     inputs: dict[str, tuple[int, ...]] = Field(
         default_factory=dict,
         description="Shape with batch for each input that leaves dimensions free; without it the first sample decides",
     )
     signature: str = Field(default="serving_default", description="SavedModel signature")
+    factory: str = Field(default="", description="file.py:function that builds the model whose weights the file holds")
+    state: dict[str, str] = Field(
+        default_factory=dict,
+        description="of a model whose state the caller carries: each state output and the input it feeds at the next "
+        "step. A sample is a sequence then: [steps, ...]",
+    )
     opset: int = Field(default=17, ge=13, le=23, description="ONNX opset of the export")
 
 

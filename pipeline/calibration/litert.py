@@ -9,6 +9,7 @@ from ai_edge_litert.tools import flatbuffer_utils
 
 from pipeline.calibration.observer import Array, Observer, Take
 from pipeline.runtimes.litert import LiteRTModel
+from pipeline.runtimes.state import unrolled
 
 
 class LiteRTObserver(Observer):
@@ -47,8 +48,17 @@ class LiteRTObserver(Observer):
         self._watched = [(name, self._index[name]) for name in names]
 
     def observe(self, inputs: Mapping[str, Array], take: Take) -> None:
-        assert self._running is not None
-        self._running.invoke(inputs)
-        for name, index in self._watched:
-            # No name for the view: the interpreter refuses to run while anybody holds one.
-            take(name, self._running.interpreter.tensor(index)())
+        running = self._running
+        assert running is not None
+
+        def step(taken: Mapping[str, Array]) -> dict[str, Array]:
+            answered = running.invoke(taken)
+            for name, index in self._watched:
+                # No name for the view: the interpreter refuses to run while anybody holds one.
+                take(name, running.interpreter.tensor(index)())
+            return answered
+
+        if running.state:
+            unrolled(step, inputs, running.inputs, running.state)
+        else:
+            step(inputs)

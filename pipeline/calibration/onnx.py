@@ -10,6 +10,8 @@ import onnxruntime
 from onnx import numpy_helper
 
 from pipeline.calibration.observer import Array, Derived, Observer, Take
+from pipeline.runtimes.state import KEY, parse, unrolled
+from targets.records import TensorSpec
 
 # What only moves values, or repeats none and drops none, has the distribution of its input.
 _MOVES = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"}
@@ -27,6 +29,8 @@ class OnnxObserver(Observer):
         inputs = {value.name: value for value in graph.input if value.name not in self._constants}
         floats: dict[str, int | None] = {name: _bytes(v) for name, v in inputs.items() if _is_float(v)}
         self._inputs = set(inputs)
+        self._state = parse(next((entry.value for entry in self._model.metadata_props if entry.key == KEY), ""))
+        self._specs = tuple(map(_spec, inputs.values()))
         self.derived = {}
         for node in graph.node:
             made = self._derived(node)
@@ -66,7 +70,8 @@ class OnnxObserver(Observer):
         del model.graph.output[:]
         known = {value.name: value for value in (*self._model.graph.value_info, *self._model.graph.output)}
         # A model needs an output, also when only its inputs are watched.
-        model.graph.output.extend([known[name] for name in self._names] or self._model.graph.output)
+        shown = dict.fromkeys([*self._names, *self._state])
+        model.graph.output.extend([known[name] for name in shown] or self._model.graph.output)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.enable_cpu_mem_arena = False  # it would keep the peak of every layer
@@ -78,17 +83,31 @@ class OnnxObserver(Observer):
         )
 
     def observe(self, inputs: Mapping[str, Array], take: Take) -> None:
+        if self._state:
+            unrolled(lambda step: self._observe(step, take), inputs, self._specs, self._state)
+        else:
+            self._observe(inputs, take)
+
+    def _observe(self, inputs: Mapping[str, Array], take: Take) -> dict[str, Array]:
         for name in self._watched_inputs:
             take(name, inputs[name])
-        if not self._names:
-            return
+        fetched = list(dict.fromkeys([*self._names, *self._state]))
+        if not fetched:
+            return {}
         feeds = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in inputs.items()}
-        values = self._session.run_with_ort_values(self._names, feeds)
-        for index, name in enumerate(self._names):
-            take(name, values[index].numpy())
+        values = dict(zip(fetched, self._session.run_with_ort_values(fetched, feeds), strict=True))
+        for name in self._names:
+            take(name, values[name].numpy())
+        return {name: values[name].numpy() for name in self._state}
 
 
 _THREADS = 2
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    shape = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in value.type.tensor_type.shape.dim)
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)).name
+    return TensorSpec(name=value.name, shape=shape, dtype=dtype)
 
 
 def _is_float(value: onnx.ValueInfoProto) -> bool:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import InputError
+from pipeline.exporters.quantized import marks
 
-SourceKind = Literal["keras", "saved_model", "onnx"]
+SourceKind = Literal["keras", "keras_h5", "saved_model", "onnx", "tflite", "quantized_onnx", "quantized_tflite"]
 
+_TAKEN = "a .keras or .h5 file, a SavedModel folder, an .onnx file or a .tflite file"
 _LATER = "export it to ONNX, a SavedModel or a Keras 3 .keras file first; this version does not read it"
 _GGML = (b"ggml", b"lmgg", b"fmgg", b"tjgg")  # the magic is an integer, stored with its low byte first
 _PICKLES = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
@@ -23,11 +25,6 @@ _REFUSED_MAGIC: tuple[tuple[bytes, str, str], ...] = (
     *((magic, "is a GGML language model (llama.cpp)", "give the original model") for magic in _GGML),
     (b"7767517", "is an ncnn parameter file", "give the model it was converted from"),
     (b"\xdd\x85\x76\x00", "is a binary ncnn parameter file", "give the model it was converted from"),
-    (
-        b"\x89HDF\r\n\x1a\n",
-        "is an HDF5 file: a Keras 2 model, or weights without a model",
-        "load it with tf_keras and save it as a SavedModel: model.export('folder')",
-    ),
     *(
         (
             magic,
@@ -40,6 +37,7 @@ _REFUSED_MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"<!DOCTYPE", "is a web page, not a model", "the download went wrong: fetch the file again"),
     (b"<html", "is a web page, not a model", "the download went wrong: fetch the file again"),
 )
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 _MIN_BYTES = 16
 
 
@@ -67,9 +65,7 @@ def _detect_folder(path: Path) -> SourceKind:
         _refuse_tfjs(path / "model.json")
     if (path / "model.bin").exists() and list(path.glob("*vocabulary*")):
         raise InputError(f"{path}: is a CTranslate2 model", hint="give the model it was converted from")
-    raise InputError(
-        f"{path}: a folder without saved_model.pb", hint="give a SavedModel folder, a .keras file or an .onnx file"
-    )
+    raise InputError(f"{path}: a folder without saved_model.pb", hint=f"give {_TAKEN}")
 
 
 def _detect_file(path: Path) -> SourceKind:
@@ -79,11 +75,10 @@ def _detect_file(path: Path) -> SourceKind:
     head = _refuse_by_magic(path)
     if size < _MIN_BYTES:
         raise InputError(f"{path}: only {size} bytes, no model is that small", hint="fetch or export it again")
+    if head.startswith(_HDF5):
+        return "keras_h5"
     if head[4:8] == b"TFL3":
-        raise InputError(
-            f"{path}: is a TFLite file, the result of a conversion",
-            hint="give the Keras model or SavedModel it was made from",
-        )
+        return "quantized_tflite" if marks("tflite", path) else "tflite"
     if head[8:10] == b'{"':  # an 8-byte length, then JSON
         raise InputError(f"{path}: is a safetensors file: weights without a model", hint=_LATER)
     if head.startswith(b"PK"):
@@ -95,15 +90,10 @@ def _detect_file(path: Path) -> SourceKind:
     if path.suffix == ".json":
         _refuse_tfjs(path)
     if path.suffix == ".pb":
-        raise InputError(
-            f"{path}: is a TensorFlow graph without its folder",
-            hint="give the SavedModel folder; frozen TensorFlow 1 graphs are not read",
-        )
+        _refuse_graph(path, head)
     if path.suffix == ".onnx" or head[:1] == b"\x08":  # field 1 (ir_version) of an ONNX ModelProto comes first
-        return "onnx"
-    raise InputError(
-        f"{path}: of no model format we know", hint="give a .keras file, a SavedModel folder or an .onnx file"
-    )
+        return "quantized_onnx" if marks("onnx", path) else "onnx"
+    raise InputError(f"{path}: of no model format we know", hint=f"give {_TAKEN}")
 
 
 def _refuse_by_magic(path: Path) -> bytes:
@@ -138,6 +128,18 @@ def _detect_zip(path: Path) -> SourceKind:
     if path.suffix == ".pt2" or any(name.endswith("serialized_exported_program.json") for name in names):
         raise InputError(f"{path}: is a torch.export archive", hint=_LATER)
     raise InputError(f"{path}: a zip archive, but no Keras 3 model", hint="give a .keras file saved by Keras 3")
+
+
+def _refuse_graph(path: Path, head: bytes) -> None:
+    if head[:1] == b"\x0a":  # GraphDef begins with a node, SavedModel with its version
+        raise InputError(
+            f"{path}: is a frozen TensorFlow 1 graph, a TensorFlow graph without its folder",
+            hint="its inputs and outputs have no names of their own: choose them with tf.compat.v1.wrap_function and "
+            "tf.import_graph_def, and save that with tf.saved_model.save",
+        )
+    raise InputError(
+        f"{path}: is a TensorFlow graph without its folder", hint="give the SavedModel folder that the file lies in"
+    )
 
 
 def _refuse_tfjs(path: Path) -> None:

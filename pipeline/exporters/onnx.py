@@ -1,5 +1,6 @@
 """ONNX files as a source: checked, shapes fixed, external data taken in."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,28 +10,16 @@ import onnx
 import onnxruntime
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
+from onnx.external_data_helper import uses_external_data
 
 from pipeline.errors import InputError
 from pipeline.exporters.source import Arrays, refuse_bad_weights
 from pipeline.plugins import versions
+from pipeline.quantities import size
 from pipeline.runtimes.onnx import runtime_reason
 from targets.records import TensorSpec
 
-# Ops that only a quantized graph has: quantizing it again would compound two errors.
-QUANTIZED_OPS = frozenset(
-    {
-        "ConvInteger",
-        "DequantizeLinear",
-        "DynamicQuantizeLinear",
-        "DynamicQuantizeMatMul",
-        "MatMulInteger",
-        "MatMulNBits",
-        "QGemm",
-        "QLinearConv",
-        "QLinearMatMul",
-        "QuantizeLinear",
-    }
-)
+_MOST_BYTES = 2**31  # what one protocol buffer, and so one .onnx file, can hold
 
 
 class OnnxSource:
@@ -41,7 +30,12 @@ class OnnxSource:
         self._model = _load(path)
         self._session = _session(path, self._model)
         weights = {initializer.name for initializer in self._model.graph.initializer}
-        self.inputs = tuple(_spec(path, v) for v in self._model.graph.input if v.name not in weights)
+        given = [value for value in self._model.graph.input if value.name not in weights]
+        if not given:
+            raise InputError(
+                f"{path}: the model has no inputs, its answer never changes", hint="there is nothing to do"
+            )
+        self.inputs = tuple(_ranked(path, value) for value in given)
         self.outputs = tuple(_spec(path, v) for v in self._model.graph.output)
         self.tools: Mapping[str, str] = versions("onnx", "onnxruntime")
         refuse_bad_weights(path, ((w.name, numpy_helper.to_array(w)) for w in self._model.graph.initializer))
@@ -49,8 +43,8 @@ class OnnxSource:
     def fix_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         graph = self._model.graph
         for value in graph.input:
-            for dimension, size in zip(value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False):
-                dimension.dim_value = size
+            for dimension, asked in zip(value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False):
+                dimension.dim_value = asked
         # Shapes written for the free dimensions would contradict the fixed ones: let inference fill them in again.
         del graph.value_info[:]
         for value in graph.output:
@@ -70,8 +64,22 @@ class OnnxSource:
         path.write_bytes(self._model.SerializeToString(deterministic=True))
 
 
+class QuantizedOnnxSource(OnnxSource):
+    """An ONNX file that is deployed byte by byte as it is: free dimensions stay free, external data is taken in."""
+
+    def fix_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        pass
+
+    def save(self, path: Path) -> None:
+        if _external(onnx.load(str(self._path), load_external_data=False)):
+            super().save(path)
+        else:
+            shutil.copyfile(self._path, path)
+
+
 def _load(path: Path) -> onnx.ModelProto:
     try:
+        _check_size(path)
         model = onnx.load(str(path))
     except DecodeError:
         raise InputError(
@@ -86,12 +94,33 @@ def _load(path: Path) -> onnx.ModelProto:
     for part, what in ((model.graph.node, "nodes"), (model.graph.output, "outputs"), (model.opset_import, "opset")):
         if not part:
             raise InputError(f"{path}: the model has no {what}: cut off, or no ONNX model", hint="export it again")
-    found = sorted({node.op_type for node in model.graph.node} & QUANTIZED_OPS)
-    if found:
-        raise InputError(
-            f"{path}: is quantized already (it has {', '.join(found)})", hint="give the float model it was made from"
-        )
     return model
+
+
+def _check_size(path: Path) -> None:
+    """Refuse more than one file can hold, before any of it is loaded."""
+    total = path.stat().st_size
+    if total < _MOST_BYTES:
+        for place in _external(onnx.load(str(path), load_external_data=False)):
+            beside = path.parent / place
+            total += beside.stat().st_size if beside.is_file() else 0
+    if total >= _MOST_BYTES:
+        raise InputError(
+            f"{path}: its weights are {size(total)}; an ONNX model that is sent to a device is one file, "
+            f"which holds less than {size(_MOST_BYTES)}",
+            hint="export it with float16 or int8 weights, or in parts",
+        )
+
+
+def _external(model: onnx.ModelProto) -> set[str]:
+    """The files beside the model that hold its weights."""
+    return {
+        entry.value
+        for tensor in model.graph.initializer
+        if uses_external_data(tensor)
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
 
 
 def _session(path: Path, model: onnx.ModelProto) -> onnxruntime.InferenceSession:
@@ -105,6 +134,15 @@ def _session(path: Path, model: onnx.ModelProto) -> onnxruntime.InferenceSession
             f"{path}: onnxruntime {onnxruntime.__version__} does not load it: {reason}",
             hint="check it with onnx.checker.check_model, or export it with an opset and ops that this runtime knows",
         ) from None
+
+
+def _ranked(path: Path, value: onnx.ValueInfoProto) -> TensorSpec:
+    found = _spec(path, value)
+    if not value.type.tensor_type.HasField("shape"):
+        raise InputError(
+            f"{path}: input {value.name!r} has no known rank", hint="export it with the rank of its inputs"
+        )
+    return found
 
 
 def _spec(path: Path, value: onnx.ValueInfoProto) -> TensorSpec:

@@ -33,22 +33,31 @@ class Source(Protocol):
         """Write the shape-fixed model as one file from which the exports are made."""
 
 
-def open_source(kind: str, path: Path, *, signature: str, scratch: Path) -> Source:
+def open_source(
+    kind: str, path: Path, *, signature: str, scratch: Path, factory: str = "", base: Path = Path()
+) -> Source:
     """Load the model with the class registered for `kind`.
+
+    `factory`: `file.py:function` under `base` that builds the model whose weights the file holds.
 
     Raises:
         MissingExtra: the framework is not installed.
         InputError: the framework cannot load the file, or the model has something we refuse by name.
     """
-    from pipeline.exporters import EXPORTERS
+    from pipeline.exporters import EXPORTERS, WITH_FACTORY
 
     try:
         reader = load_plugin(EXPORTERS[kind])
     except ModuleNotFoundError as error:
-        if error.name and error.name.split(".")[0] in {"tensorflow", "keras", "tf2onnx"}:
+        if error.name and error.name.split(".")[0] in {"tensorflow", "keras", "tf2onnx", "h5py"}:
             raise missing_tensorflow(error.name, f"reading {path.name}") from None
         raise
-    source: Source = reader(path, signature=signature, scratch=scratch)
+    if factory and kind not in WITH_FACTORY:
+        raise InputError(
+            f"{path}: source.factory builds a model for a file of weights, this is a {kind} source", hint="leave it out"
+        )
+    more = {"factory": factory, "base": base} if kind in WITH_FACTORY else {}
+    source: Source = reader(path, signature=signature, scratch=scratch, **more)
     return source
 
 

@@ -4,7 +4,8 @@
     PRECISION   float32, float16, dynamic-int8 (int8 weights, activations quantized while running),
                 int8 (weights and activations, ranges from calibration), int16x8 (int16 activations, int8 weights),
                 qat-int8 (as int8, after quantization-aware fine-tuning of a Keras source),
-                auto (one per op, searched to meet `budgets.max_drop` at the least cost)
+                auto (one per op, searched to meet `budgets.max_drop` at the least cost),
+                as-is (a source that is quantized already, unchanged; the only recipes for such a source)
     OPTION      io-int8, io-uint8: the model's own inputs and outputs are integers too (default: float32 as before)
                 w4: int4 weights where the runtime has them (default: int8)
                 s8s8: signed activations (default: unsigned)
@@ -22,6 +23,7 @@ from pipeline.plugins import with_entry_points
 
 RECIPES = with_entry_points(
     {
+        "litert-as-is": "pipeline.recipes.as_is:LITERT",
         "litert-float32": "pipeline.recipes.float32:LITERT",
         "litert-float16": "pipeline.recipes.litert_tensorflow:FLOAT16",
         "litert-dynamic-int8": "pipeline.recipes.litert_tensorflow:DYNAMIC_INT8",
@@ -38,6 +40,7 @@ RECIPES = with_entry_points(
         "litert-qat-int8": "pipeline.recipes.litert_static:QAT_INT8",
         "litert-qat-int8-w4": "pipeline.recipes.litert_static:QAT_INT8_W4",
         "litert-int16x8": "pipeline.recipes.litert_static:INT16X8",
+        "onnx-as-is": "pipeline.recipes.as_is:ONNX",
         "onnx-float32": "pipeline.recipes.float32:ONNX",
         "onnx-dynamic-int8": "pipeline.recipes.onnx_dynamic:DYNAMIC_INT8",
         "onnx-int8": "pipeline.recipes.onnx_static:INT8",
@@ -75,5 +78,7 @@ OPTIONAL = frozenset(
     }
 )
 
+# How the recipes end that change nothing.
+AS_IS = "-as-is"
 # What deploy.yaml may call an auto recipe without saying the format.
 AUTO = "auto"

@@ -1,6 +1,7 @@
 """`.tflite` files on LiteRT (ai-edge-litert)."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from pipeline.errors import ConversionFailed
 from pipeline.runtimes.runtime import Array, HostModel
+from pipeline.runtimes.state import state_of
 from targets.records import TensorSpec
 
 
@@ -16,10 +18,11 @@ class LiteRTModel(HostModel):
     """A `.tflite` file, used through its first signature, or by tensor names when it has none."""
 
     def __init__(self, path: Path, *, threads: int = 2, preserve_all_tensors: bool = False) -> None:
+        self._load = partial(
+            Interpreter, str(path), num_threads=threads, experimental_preserve_all_tensors=preserve_all_tensors
+        )
         try:
-            self.interpreter = Interpreter(
-                str(path), num_threads=threads, experimental_preserve_all_tensors=preserve_all_tensors
-            )
+            self.interpreter = self._load()
             self.interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise ConversionFailed(
@@ -32,6 +35,10 @@ class LiteRTModel(HostModel):
         else:
             inputs = {detail["name"]: detail for detail in self.interpreter.get_input_details()}
             outputs = {detail["name"]: detail for detail in self.interpreter.get_output_details()}
+        self.state = state_of("tflite", path)
+        operations = self.interpreter._get_ops_details()
+        self._has_resources = any(operation["op_name"] == "VAR_HANDLE" for operation in operations)
+        self._fresh = True
         self._input_indices = {name: int(detail["index"]) for name, detail in inputs.items()}
         self._output_indices = {name: int(detail["index"]) for name, detail in outputs.items()}
         self.inputs = tuple(_spec(name, detail) for name, detail in inputs.items())
@@ -40,6 +47,11 @@ class LiteRTModel(HostModel):
     def invoke(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         # A fused LSTM keeps its state in variable tensors from one invoke() to the next; samples are independent.
         self.interpreter.reset_all_variables()
+        if self._has_resources and not self._fresh:
+            # Resource variables are emptied by that, not set to what the model's own initialiser (CALL_ONCE) gives.
+            self.interpreter = self._load()
+            self.interpreter.allocate_tensors()
+        self._fresh = False
         for name, index in self._input_indices.items():
             self.interpreter.set_tensor(index, inputs[name])
         self.interpreter.invoke()

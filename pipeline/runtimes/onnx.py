@@ -9,6 +9,7 @@ import onnxruntime
 
 from pipeline.errors import ConversionFailed
 from pipeline.runtimes.runtime import Array, HostModel
+from pipeline.runtimes.state import KEY, parse
 from targets.agent.edge.runtimes import onnx_options
 from targets.records import TensorSpec
 
@@ -29,6 +30,7 @@ class OnnxModel(HostModel):
             raise ConversionFailed(
                 f"{path.name}: onnxruntime does not load it: {reason}", hint="the conversion is at fault"
             ) from None
+        self.state = parse(self._session.get_modelmeta().custom_metadata_map.get(KEY, ""))
         self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
         self.outputs = tuple(_spec(value) for value in self._session.get_outputs())
 

@@ -7,33 +7,57 @@ q = round(x / scale) + zero_point, clipped to the type's range (Jacob et al. 201
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from pipeline.plugins import load_plugin
+from pipeline.runtimes.state import unrolled
 from targets.records import TensorSpec
 
 Array = np.ndarray[Any, Any]
 
 
 class HostModel(ABC):
-    """One model file, loaded. `inputs` and `outputs` are fixed in shape; names are the source model's."""
+    """One model file, loaded. `inputs` and `outputs` are the file's, names are the source model's.
+
+    With a `state` (see `pipeline.runtimes.state`) a sample is a sequence and is answered step by step.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    state: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def invoke(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run once with arrays in the file's own data types; stateful models start from their initial state."""
 
     def encode(self, sample: Mapping[str, Array]) -> dict[str, Array]:
-        """A real-valued sample in the data types of the file's inputs."""
-        return {spec.name: quantized(sample[spec.name], spec) for spec in self.inputs}
+        """A real-valued sample in the data types of the file's inputs; of a sequence its last step, which has the
+        most of a state to get wrong."""
+        if not self.state:
+            return self._encoded(sample)
+        taken: dict[str, Array] = {}
+
+        def run(step: dict[str, Array]) -> dict[str, Array]:
+            taken.update(step)
+            return self._answered(step)
+
+        unrolled(run, sample, self.inputs, self.state)
+        return self._encoded(taken)
 
     def answer(self, sample: Mapping[str, Array]) -> dict[str, Array]:
         """Run a real-valued sample and return real-valued outputs."""
-        raw = self.invoke(self.encode(sample))
+        if self.state:
+            return unrolled(self._answered, sample, self.inputs, self.state)
+        return self._answered(sample)
+
+    def _encoded(self, step: Mapping[str, Array]) -> dict[str, Array]:
+        return {spec.name: quantized(step[spec.name], spec) for spec in self.inputs}
+
+    def _answered(self, step: Mapping[str, Array]) -> dict[str, Array]:
+        raw = self.invoke(self._encoded(step))
         return {spec.name: dequantized(raw[spec.name], spec) for spec in self.outputs}
 
 

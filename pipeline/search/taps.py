@@ -47,6 +47,9 @@ def onnx_tap(path: Path, tensors: Sequence[str], inputs: Mapping[str, Array]) ->
     import onnx
     import onnxruntime
 
+    from pipeline.runtimes.onnx import OnnxModel
+    from pipeline.runtimes.state import state_of
+
     model = onnx.load(str(path))
     produced = {name for node in model.graph.node for name in node.output}
     shown = {output.name for output in model.graph.output}
@@ -63,5 +66,6 @@ def onnx_tap(path: Path, tensors: Sequence[str], inputs: Mapping[str, Array]) ->
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = list(dict.fromkeys(places.values()))
-    values = dict(zip(names, session.run(names, dict(inputs)), strict=True))
+    feeds = OnnxModel(path).encode(inputs) if state_of("onnx", path) else dict(inputs)
+    values = dict(zip(names, session.run(names, feeds), strict=True))
     return {tensor: np.asarray(values[place], np.float32) for tensor, place in places.items()}

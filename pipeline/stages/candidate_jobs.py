@@ -11,6 +11,7 @@ from pipeline.recipes.coverage import coverage
 from pipeline.recipes.recipe import Ingredients, Inputs, recipe
 from pipeline.records import Precision, Repair
 from pipeline.runtimes.runtime import open_model
+from pipeline.runtimes.state import state_of, write_state
 from pipeline.samples import DataSpec, open_samples
 from targets.records import TensorSpec
 
@@ -66,6 +67,7 @@ def quantize(
             raise missing_tensorflow(error.name, name) from None
         raise
     convert_s = time.perf_counter() - started
+    write_state(chosen.format, output, state_of(chosen.format, float_model))
     model = open_model(chosen.format, output)
     covered = coverage(chosen.format, output, chosen.why_float)
     return {

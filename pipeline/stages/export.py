@@ -5,19 +5,32 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DeployError, EnvironmentFault, InputError
+from pipeline.exporters import OWN_FORMAT, QUANTIZED
 from pipeline.exporters.detect import SourceKind
 from pipeline.flow import Results, Step
 from pipeline.plugins import versions
 from pipeline.records import Exported, Format, Prepared
 from pipeline.samples import DataSpec
-from pipeline.stages.context import Context, Progress, check_room, content_digest, data_settings, refusing
+from pipeline.stages.context import (
+    Context,
+    Progress,
+    check_room,
+    content_digest,
+    data_settings,
+    reference_digest,
+    refusing,
+)
 from pipeline.worker import JobRaised, WorkerDied
 
 _TOOLS = {
     "keras": ("keras", "tensorflow"),
+    "keras_h5": ("tf_keras", "keras", "h5py", "tensorflow"),
     "saved_model": ("tensorflow",),
     "onnx": ("onnx", "onnxruntime"),
-    "tflite": ("tensorflow", "ai-edge-litert"),
+    "tflite": ("ai-edge-litert",),
+    "quantized_onnx": ("onnx", "onnxruntime"),
+    "quantized_tflite": ("ai-edge-litert",),
+    "to_tflite": ("tensorflow", "ai-edge-litert"),
     "to_onnx": ("tensorflow", "tf2onnx", "onnx", "onnxruntime"),
 }
 
@@ -46,6 +59,8 @@ def prepare_step(context: Context, kind: SourceKind, calibrate: DataSpec, test: 
                     test=test,
                     base=context.base,
                     scratch=scratch,
+                    factory=source.factory,
+                    state=source.state,
                 )
             except (WorkerDied, JobRaised) as error:
                 check_room(context)
@@ -66,6 +81,8 @@ def prepare_step(context: Context, kind: SourceKind, calibrate: DataSpec, test: 
             "kind": kind,
             "model": content_digest(path),
             "signature": source.signature,
+            "factory": [source.factory, reference_digest(source.factory, context.base)] if source.factory else [],
+            "state": source.state,
             "shapes": source.inputs,
             "calibrate": data_settings(calibrate, context.base),
             "test": data_settings(test, context.base),
@@ -84,20 +101,20 @@ def _unusable(path: Path, error: WorkerDied | JobRaised) -> DeployError:
 
 def export_step(context: Context, format: Format, prepared: Step, calibrate: DataSpec, *, name: str = "") -> Step:
     """The float model in `format`, compared with the source's own answer; `name` when it is not the first of these."""
-    opset = context.loaded.config.source.opset
+    opset, state = context.loaded.config.source.opset, context.loaded.config.source.state
 
     def run(results: Results, report: Progress) -> Any:
         source: Prepared = results[prepared]
-        archived = source.source_kind != "onnx"
-        arguments = {"opset": opset, "archived": archived} if format == "onnx" else {}
+        job, arguments = _job(format, source.source_kind, opset)
 
         def work() -> Exported:
             with context.scratch() as scratch:
                 made = context.worker.call(
-                    f"pipeline.stages.export_jobs:to_{format}",
+                    f"pipeline.stages.export_jobs:{job}",
                     report,
                     source=context.store.path(source.blob),
                     scratch=scratch,
+                    state=state,
                     **arguments,
                 )
                 compared = context.worker.call(
@@ -122,16 +139,25 @@ def export_step(context: Context, format: Format, prepared: Step, calibrate: Dat
 
         return refusing(context, "export", work)
 
-    tools = versions(*_TOOLS["to_onnx" if format == "onnx" else format])
+    tools = versions(*_TOOLS[f"to_{format}"])
     return Step(
         stage="export",
         name=name or format,
         run=run,
         records=(Exported,),
         needs=(prepared,),
-        settings={"opset": opset} if format == "onnx" else {},
+        settings={**({"opset": opset} if format == "onnx" else {}), "state": state},
         tools=tools,
     )
+
+
+def _job(format: Format, kind: str, opset: int) -> tuple[str, dict[str, Any]]:
+    """The worker's job that makes the float model, and what it is given besides the source."""
+    if kind in QUANTIZED or kind == format == "tflite":
+        return "as_is", {"format": format}
+    if format == "onnx":
+        return "to_onnx", {"opset": opset, "archived": kind not in OWN_FORMAT}
+    return "to_tflite", {}
 
 
 def equalize_step(

@@ -1,5 +1,6 @@
 """The worker's side of `export`: load the source, check the data, fix shapes, convert, compare."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,12 @@ import numpy as np
 
 from pipeline.errors import ConversionFailed, InputError
 from pipeline.exporters.source import Arrays, bound_shapes, missing_tensorflow, open_source
+from pipeline.exporters.stateful import StatefulSource
 from pipeline.plugins import load_plugin
 from pipeline.quality.outputs import OutputsReader, OutputsWriter
 from pipeline.records import Format
 from pipeline.runtimes.runtime import open_model
+from pipeline.runtimes.state import State, state_of, write_state
 from pipeline.samples import DataSpec, check_disjoint, open_samples
 from targets.records import TensorSpec
 
@@ -31,6 +34,8 @@ def prepare(
     base: Path,
     scratch: Path,
     report: Report,
+    factory: str = "",
+    state: State | None = None,
 ) -> dict[str, Any]:
     """Load and bind the source, check every sample of both sets, and keep the source's own answers.
 
@@ -39,9 +44,14 @@ def prepare(
     Raises:
         InputError: the model or a sample is no good.
     """
-    source = open_source(kind, model, signature=signature, scratch=scratch)
-    first = next(iter(open_samples(calibrate, source.inputs, base))).inputs
-    source.fix_shapes(bound_shapes(str(model), source.inputs, shapes, first))
+    source = open_source(kind, model, signature=signature, scratch=scratch, factory=factory, base=base)
+    if state:
+        source = stateful = StatefulSource(source, state, model)
+        first = stateful.first_step(next(iter(open_samples(calibrate, source.inputs, base))).inputs)
+        source.fix_shapes(bound_shapes(str(model), stateful.step_inputs, shapes, first))
+    else:
+        first = dict(next(iter(open_samples(calibrate, source.inputs, base))).inputs)
+        source.fix_shapes(bound_shapes(str(model), source.inputs, shapes, first))
     calibration_set = open_samples(calibrate, source.inputs, base)
     test_set = open_samples(test, source.inputs, base)
     calibration, tested = calibration_set.summary(), test_set.summary()
@@ -63,16 +73,26 @@ def prepare(
     }
 
 
-def to_tflite(*, source: Path, scratch: Path, report: Report) -> dict[str, Any]:
+def as_is(*, source: Path, format: Format, state: State, scratch: Path, report: Report) -> dict[str, Any]:
+    """The source itself, which is a file of this format, at `scratch`/model."""
+    shutil.copyfile(source, scratch / "model")
+    write_state(format, scratch / "model", state)
+    return {"notes": ()}
+
+
+def to_tflite(*, source: Path, scratch: Path, report: Report, state: State | None = None) -> dict[str, Any]:
     """SavedModel archive → float `.tflite` at `scratch`/model."""
     from pipeline.exporters.saved_model import unpack_archive
     from pipeline.exporters.to_tflite import convert
 
     (scratch / "model").write_bytes(convert(unpack_archive(source, scratch)))
+    write_state("tflite", scratch / "model", state or {})
     return {"notes": ()}
 
 
-def to_onnx(*, source: Path, opset: int, archived: bool, scratch: Path, report: Report) -> dict[str, Any]:
+def to_onnx(
+    *, source: Path, opset: int, archived: bool, scratch: Path, report: Report, state: State | None = None
+) -> dict[str, Any]:
     """SavedModel archive (or the ONNX source itself) → float `.onnx`, shapes inferred and constants folded."""
     import onnx
 
@@ -87,7 +107,9 @@ def to_onnx(*, source: Path, opset: int, archived: bool, scratch: Path, report: 
     else:
         model = onnx.load(str(source))
     onnx.save(model, str(scratch / "raw"))
-    return {"notes": _fold(scratch)}
+    notes = _fold(scratch)
+    write_state("onnx", scratch / "model", state or {})
+    return {"notes": notes}
 
 
 def _fold(scratch: Path) -> tuple[str, ...]:
@@ -165,6 +187,8 @@ def equalize(*, format: Format, model: Path, output: Path, report: Report) -> in
         ConversionFailed: there are none.
     """
     pairs: int = load_plugin(_EQUALIZERS[format])(model, output)
+    if pairs:
+        write_state(format, output, state_of(format, model))
     if not pairs:
         raise ConversionFailed(
             "no two convolutions follow each other with nothing or a ReLU between them (ReLU6 and Swish do not count)",

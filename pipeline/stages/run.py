@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import UsageError, nearest
-from pipeline.exporters import FORMATS
+from pipeline.exporters import FORMATS, NOT_AVAILABLE, OWN_FORMAT, QUANTIZED
 from pipeline.exporters.detect import SourceKind, detect
+from pipeline.exporters.quantized import marks
 from pipeline.flow import Step
 from pipeline.inventory.selector import select
 from pipeline.inventory.sheets import kept_facts
-from pipeline.recipes import AUTO, OPTIONAL, RECIPES
+from pipeline.recipes import AS_IS, AUTO, OPTIONAL, RECIPES
 from pipeline.recipes.recipe import recipe
 from pipeline.records import Format
 from pipeline.stages.branches import BOTH_FORMATS, branch_steps, branches, weight_bits
@@ -177,23 +178,42 @@ def _recipes(context: Context, kind: SourceKind, asked: Sequence[str]) -> list[s
     suiting = [name for name in RECIPES if _suits(kind, name)]
     # Options change the model's own inputs or are for one kind of CPU: they are to be asked for.
     names = list(asked) or list(declared) or [name for name in suiting if name not in OPTIONAL]
-    own = next(name for name in suiting if recipe(name).start == "search")
+    own = next((name for name in suiting if recipe(name).start == "search"), AUTO)
     names = [own if name == AUTO else name for name in names]
     for name in names:
-        if name not in RECIPES:
+        if name not in RECIPES and name != AUTO:
             raise UsageError(
                 f"--recipe {name}: there is no such recipe{nearest(name, RECIPES)}", hint="`deploy recipes` lists them"
             )
         if name not in suiting:
-            trained = weight_bits(name) and kind != "keras"
+            raise UsageError(f"{name}: {_why_not(context, kind, name)}", hint=f"recipes for it: {', '.join(suiting)}")
+        if weight_bits(name) and context.loaded.config.source.state:
             raise UsageError(
-                f"{name}: only a Keras model can be fine-tuned, this is a {kind} source"
-                if trained
-                else f"{name}: a {kind} source cannot become {recipe(name).format}",
-                hint=f"recipes for it: {', '.join(suiting)}",
+                f"{name}: a model with `source.state` cannot be fine-tuned here", hint="leave the qat recipes out"
             )
     return list(dict.fromkeys(names))
 
 
 def _suits(kind: SourceKind, name: str) -> bool:
-    return recipe(name).format in FORMATS[kind] and (kind == "keras" or not weight_bits(name))
+    found = recipe(name)
+    if found.format not in FORMATS[kind] or (kind in QUANTIZED) != name.endswith(AS_IS):
+        return False
+    return (kind == "keras" or not weight_bits(name)) and (found.start != "source" or kind not in OWN_FORMAT)
+
+
+def _why_not(context: Context, kind: SourceKind, name: str) -> str:
+    """Why a source of this kind has no use for a recipe."""
+    if kind in QUANTIZED:
+        found = marks(QUANTIZED[kind], model_path(context))
+        return (
+            f"{context.loaded.config.source.model} is quantized already (it has {', '.join(found)}): quantizing it "
+            "again would add a second error; deploy it as it is, or give the float model it was made from"
+        )
+    if name.endswith(AS_IS):
+        return f"is for files that are quantized already, this is a {kind} source of float32"
+    wanted = recipe(name)
+    if wanted.format not in FORMATS[kind]:
+        return f"not available: {NOT_AVAILABLE.get((kind, wanted.format), f'a {kind} source has no way there')}"
+    if weight_bits(name):
+        return f"only a Keras model can be fine-tuned, this is a {kind} source"
+    return f"not available: it is an option of TensorFlow's converter, which starts from a TensorFlow model, not {kind}"

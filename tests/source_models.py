@@ -32,6 +32,32 @@ def keras_sequential(*, path: Path, report: Report) -> None:
     keras.Sequential(layers).save(path)
 
 
+def keras_h5(*, path: Path, report: Report) -> None:
+    """What Keras 2 wrote: the whole model, or, where the name says so, its weights alone."""
+    import h5py
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(0)
+    image = tf_keras.Input((8, 8, 3), name="image")
+    deep = tf_keras.layers.Conv2D(4, 3, activation="relu", name="first")(image)
+    model = tf_keras.Model(image, tf_keras.layers.Dense(5, name="scores")(tf_keras.layers.Flatten()(deep)))
+    # An open file, because tf_keras warns of the format when it is given a path.
+    with h5py.File(path, "w") as file:
+        if "weights" in path.name:
+            tf_keras.src.saving.legacy.hdf5_format.save_weights_to_hdf5_group(file, model)
+        else:
+            model.save(file)
+
+
+def keras3_h5(*, path: Path, report: Report) -> None:
+    """The same format, written by Keras 3."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    given = keras.Input((6,), name="given")
+    keras.Model(given, keras.layers.Dense(3, name="answer")(given)).save(path)
+
+
 def keras_recurrent(*, path: Path, report: Report) -> None:
     """Nothing but a recurrent layer."""
     import keras

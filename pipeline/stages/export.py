@@ -105,7 +105,7 @@ def export_step(context: Context, format: Format, prepared: Step, calibrate: Dat
 
     def run(results: Results, report: Progress) -> Any:
         source: Prepared = results[prepared]
-        job, arguments = _job(format, source.source_kind, opset)
+        job, arguments = float_job(format, source.source_kind, opset)
 
         def work() -> Exported:
             with context.scratch() as scratch:
@@ -151,7 +151,7 @@ def export_step(context: Context, format: Format, prepared: Step, calibrate: Dat
     )
 
 
-def _job(format: Format, kind: str, opset: int) -> tuple[str, dict[str, Any]]:
+def float_job(format: Format, kind: str, opset: int) -> tuple[str, dict[str, Any]]:
     """The worker's job that makes the float model, and what it is given besides the source."""
     if kind in QUANTIZED or kind == format == "tflite":
         return "as_is", {"format": format}

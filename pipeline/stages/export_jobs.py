@@ -73,10 +73,10 @@ def prepare(
     }
 
 
-def as_is(*, source: Path, format: Format, state: State, scratch: Path, report: Report) -> dict[str, Any]:
+def as_is(*, source: Path, format: Format, scratch: Path, report: Report, state: State | None = None) -> dict[str, Any]:
     """The source itself, which is a file of this format, at `scratch`/model."""
     shutil.copyfile(source, scratch / "model")
-    write_state(format, scratch / "model", state)
+    write_state(format, scratch / "model", state or {})
     return {"notes": ()}
 
 

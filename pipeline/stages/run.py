@@ -210,7 +210,7 @@ def _why_not(context: Context, kind: SourceKind, name: str) -> str:
             "again would add a second error; deploy it as it is, or give the float model it was made from"
         )
     if name.endswith(AS_IS):
-        return f"is for files that are quantized already, this is a {kind} source of float32"
+        return "is for files that are quantized already, this is a float32 source"
     wanted = recipe(name)
     if wanted.format not in FORMATS[kind]:
         return f"not available: {NOT_AVAILABLE.get((kind, wanted.format), f'a {kind} source has no way there')}"

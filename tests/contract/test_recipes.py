@@ -25,6 +25,7 @@ from pipeline.worker import Worker
 
 # Recipe -> least SQNR in dB against the float model, data type of inputs and outputs, whether anything is integer.
 EXPECTED: dict[str, tuple[float, str, bool]] = {
+    "litert-as-is": (100, "float32", False),
     "litert-float32": (100, "float32", False),
     "litert-float16": (40, "float32", False),
     "litert-dynamic-int8": (15, "float32", False),  # the small model has no op with 1024 weights
@@ -35,6 +36,7 @@ EXPECTED: dict[str, tuple[float, str, bool]] = {
     "litert-qat-int8": (15, "float32", True),
     "litert-qat-int8-w4": (10, "float32", True),
     "litert-int16x8": (25, "float32", True),
+    "onnx-as-is": (100, "float32", False),
     "onnx-float32": (100, "float32", False),
     "onnx-dynamic-int8": (15, "float32", True),
     "onnx-int8": (15, "float32", True),

@@ -1,20 +1,24 @@
 """Every kind of source keeps what the protocol promises: names, fixed shapes, the framework's own answers, one file."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from int8_models import int8_onnx_bundle, int8_tflite_bundle
 from onnx import helper
 from projects import classifier, onnx_model
+from tiny_models import tflite_bundle
 
 from pipeline.errors import InputError
-from pipeline.exporters import EXPORTERS, FORMATS
+from pipeline.exporters import EXPORTERS, FORMATS, QUANTIZED
 from pipeline.exporters.detect import detect
 from pipeline.exporters.source import bound_shapes, open_source
 from pipeline.quality.outputs import OutputsReader
 from pipeline.samples import DataSection
+from pipeline.stages.export import float_job
 from pipeline.worker import Worker
 from targets.records import TensorSpec
 
@@ -29,6 +33,7 @@ class Made:
     outputs: dict[str, tuple[int, ...]]
     job: str = ""
     signature: str = "serving_default"
+    dtype: str = "float32"  # of the inputs and outputs
 
 
 SOURCES = [
@@ -36,8 +41,15 @@ SOURCES = [
     Made("keras", "net.keras", {"image": (8, 8, 3)}, {"scores": (1, 5)}, "keras_classifier"),
     Made("keras", "two.keras", {"left": (8,), "right": (6,)}, {"first": (1, 3), "second": (1, 2)}, "keras_two_inputs"),
     Made("keras", "row.keras", {"image": (8, 8, 3)}, {"scores": (1, 5)}, "keras_sequential"),
+    Made("keras_h5", "old.h5", {"image": (8, 8, 3)}, {"scores": (1, 5)}, "keras_h5"),
+    Made("keras_h5", "new.h5", {"given": (6,)}, {"answer": (1, 3)}, "keras3_h5"),
+    Made("tflite", "float.tflite", {"x": (8,)}, {"y": (1, 8)}),
+    Made("quantized_tflite", "int8.tflite", {"x": (64,)}, {"y": (1, 96)}),
+    Made("quantized_onnx", "int8.onnx", {"x": (64,)}, {"y": (1, 96)}, dtype="int8"),
     Made("saved_model", "saved", {"given": (8,)}, {"answer": (1, 4)}, "saved_model", "double"),
 ]
+# Sources that are files of a few hundred bytes made without a framework.
+BUNDLES = {"tflite": tflite_bundle, "quantized_tflite": int8_tflite_bundle, "quantized_onnx": int8_onnx_bundle}
 
 
 def test_every_kind_is_here() -> None:
@@ -48,11 +60,15 @@ def make(worker: Worker, made: Made, folder: Path) -> Path:
     path = folder / made.name
     if made.job:
         worker.call(f"source_models:{made.job}", path=path)
+    elif made.kind in BUNDLES:
+        shutil.copyfile(BUNDLES[made.kind](folder / "bundle").model, path)
     else:
         path.write_bytes(classifier())
     for part, seed in (("calibrate", 1), ("test", 2)):
         random = np.random.default_rng(seed)
         arrays = {n: random.normal(size=(3, *shape)).astype(np.float32) for n, shape in made.inputs.items()}
+        if made.dtype == "int8":
+            arrays = {n: np.rint(40 * array).astype(np.int8) for n, array in arrays.items()}
         np.savez(folder / f"{part}.npz", **arrays)
     return path
 
@@ -83,7 +99,7 @@ def test_a_source_is_bound_run_and_exported(worker: Worker, made: Made, tmp_path
         name: (1, *shape) for name, shape in made.inputs.items()
     }
     assert {spec.name: spec.shape for spec in prepared["outputs"]} == made.outputs
-    assert {spec.dtype for spec in (*prepared["inputs"], *prepared["outputs"])} == {"float32"}
+    assert {spec.dtype for spec in (*prepared["inputs"], *prepared["outputs"])} == {made.dtype}
     assert prepared["tools"]
     reference = OutputsReader(tmp_path / "scratch" / "reference")
     for group, number in (("calibrate", 0), ("test", 0), ("test", 2)):
@@ -94,10 +110,12 @@ def test_a_source_is_bound_run_and_exported(worker: Worker, made: Made, tmp_path
     for format in FORMATS[made.kind]:
         scratch = tmp_path / format
         scratch.mkdir()
-        more = {"opset": 17, "archived": made.kind != "onnx"} if format == "onnx" else {}
+        job, more = float_job(format, made.kind, 17)
         worker.call(
-            f"pipeline.stages.export_jobs:to_{format}", source=tmp_path / "scratch" / "model", scratch=scratch, **more
+            f"pipeline.stages.export_jobs:{job}", source=tmp_path / "scratch" / "model", scratch=scratch, **more
         )
+        if made.kind in QUANTIZED:
+            assert (scratch / "model").read_bytes() == path.read_bytes()
         hop = worker.call(
             "pipeline.stages.export_jobs:compare_hop",
             format=format,
@@ -156,6 +174,62 @@ def test_a_signature_the_saved_model_has_not(worker: Worker, tmp_path: Path) -> 
         prepare(worker, made, path, signature="predict")
 
 
+FACTORY = """
+import tf_keras
+
+def net(name="scores", flat=True):
+    image = tf_keras.Input((8, 8, 3), name="image")
+    deep = tf_keras.layers.Conv2D(4, 3, activation="relu", name="first")(image)
+    return tf_keras.Model(image, tf_keras.layers.Dense(5, name=name)(tf_keras.layers.Flatten()(deep)))
+
+def renamed():
+    return net("answers")
+
+def other():
+    return 3
+"""
+
+
+def test_weights_alone_need_the_code_that_builds_their_model(worker: Worker, tmp_path: Path) -> None:
+    whole = Made("keras_h5", "whole.h5", {"image": (8, 8, 3)}, {"scores": (1, 5)}, "keras_h5")
+    weights = Made("keras_h5", "weights.h5", {"image": (8, 8, 3)}, {"scores": (1, 5)}, "keras_h5")
+    (tmp_path / "net.py").write_text(FACTORY)
+    expected = prepare(worker, whole, make(worker, whole, tmp_path))
+    answers = OutputsReader(tmp_path / "scratch" / "reference").read("test", 1)
+    path = make(worker, weights, tmp_path)
+    with pytest.raises(InputError, match="holds weights without a model") as caught:
+        prepare(worker, weights, path)
+    assert "source: {factory: file.py:function}" in caught.value.hint
+    assert prepare(worker, weights, path, factory="net.py:net")["inputs"] == expected["inputs"]
+    again = OutputsReader(tmp_path / "scratch" / "reference").read("test", 1)
+    assert np.array_equal(answers["scores"], again["scores"])
+    # A layer that the file has no weights for would keep its random ones.
+    with pytest.raises(InputError, match=r"has no weights for answers of net.py:renamed; it has first, scores"):
+        prepare(worker, weights, path, factory="net.py:renamed")
+    with pytest.raises(InputError, match=r"net.py:other returned int"):
+        prepare(worker, weights, path, factory="net.py:other")
+    plain = make(worker, SOURCES[0], tmp_path)
+    with pytest.raises(InputError, match=r"source.factory builds a model for a file of weights"):
+        prepare(worker, SOURCES[0], plain, factory="net.py:net")
+
+
+def test_an_h5_file_that_is_cut_off(worker: Worker, tmp_path: Path) -> None:
+    made = Made("keras_h5", "old.h5", {"image": (8, 8, 3)}, {}, "keras_h5")
+    path = make(worker, made, tmp_path)
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(InputError, match=r"old.h5: the HDF5 file is cut off or damaged"):
+        prepare(worker, made, path)
+
+
+@pytest.mark.parametrize("left", [100, 250, 400])
+def test_a_tflite_file_that_is_cut_off(worker: Worker, tmp_path: Path, left: int) -> None:
+    made = Made("tflite", "net.tflite", {"x": (8,)}, {})
+    path = make(worker, made, tmp_path)
+    path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(InputError, match=r"net.tflite: LiteRT does not load it: "):
+        prepare(worker, made, path)
+
+
 def onnx_of(data: bytes, folder: Path) -> Any:
     (folder / "net.onnx").write_bytes(data)
     return open_source("onnx", folder / "net.onnx", signature="", scratch=folder)
@@ -172,6 +246,18 @@ def test_onnx_without_its_external_data(tmp_path: Path) -> None:
         open_source("onnx", tmp_path / "net.onnx", signature="", scratch=tmp_path)
     assert "its external data cannot be read" in caught.value.message
     assert "second file" in caught.value.hint
+
+
+def test_onnx_of_more_than_one_file_can_hold(tmp_path: Path) -> None:
+    """Refused before anything is loaded: by its size, of which a file with a hole has all and the disk none."""
+    import onnx
+
+    model = onnx.load_model_from_string(classifier())
+    onnx.save(model, str(tmp_path / "net.onnx"), save_as_external_data=True, location="net.data", size_threshold=0)
+    with (tmp_path / "net.data").open("r+b") as file:
+        file.truncate(2**31)
+    with pytest.raises(InputError, match=r"net.onnx: its weights are 2.15 GB; .* holds less than 2.15 GB"):
+        open_source("onnx", tmp_path / "net.onnx", signature="", scratch=tmp_path)
 
 
 @pytest.mark.parametrize("left", range(20, len(classifier()) - 1, 37))

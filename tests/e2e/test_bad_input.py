@@ -70,11 +70,14 @@ MODELS: list[tuple[str, bytes, str]] = [
     ("cut.keras", archive("config.json", "model.weights.h5", "metadata.json")[:-30], "cut off or damaged"),
     ("pointer.onnx", b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 9\n", "git lfs pull"),
     ("llama.gguf", b"GGUF\3\0\0\0" + PADDING, "GGUF"),
-    ("net.tflite", b"\x1c\0\0\0TFL3" + PADDING, "TFLite"),
+    ("graph.pb", b"\x0a\x10" + PADDING, "frozen TensorFlow 1 graph"),
     ("diverged.onnx", classifier(weight=float("nan")), "weight 'kernel' holds 1 of 108 values that are NaN"),
-    ("qdq.onnx", quantized_already("QuantizeLinear"), "is quantized already (it has DequantizeLinear, QuantizeLinear)"),
-    ("integer.onnx", quantized_already("MatMulInteger"), "DynamicQuantizeLinear, MatMulInteger"),
 ]
+# Already quantized: what it is told by.
+QUANTIZED = {
+    "QuantizeLinear": "is quantized already (it has DequantizeLinear, QuantizeLinear)",
+    "MatMulInteger": "is quantized already (it has DynamicQuantizeLinear, MatMulInteger)",
+}
 
 
 @pytest.mark.parametrize(("name", "data", "said"), MODELS, ids=[name for name, _, _ in MODELS])
@@ -84,6 +87,25 @@ def test_a_model_that_cannot_be_used(here: Project, name: str, data: bytes, said
     error = refused(here)
     assert f"error: {here.folder / name}: " in error
     assert said in error
+
+
+@pytest.mark.parametrize("op", QUANTIZED)
+def test_a_model_that_is_quantized_already_is_not_quantized_again(here: Project, op: str) -> None:
+    (here.folder / "net.onnx").write_bytes(quantized_already(op))
+    error = refused(here)
+    assert f"error: onnx-float32: net.onnx {QUANTIZED[op]}: quantizing it again would add a second error" in error
+    assert "recipes for it: onnx-as-is" in error
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ("litert-int8", "not available: the converters from ONNX to TFLite pin a TensorFlow"),
+        ("onnx-as-is", "is for files that are quantized already, this is a float32 source"),
+    ],
+)
+def test_a_recipe_that_is_not_for_the_source(here: Project, recipe: str, said: str) -> None:
+    assert f"error: {recipe}: {said}" in refused(here, "--recipe", recipe)
 
 
 def test_a_model_that_is_not_there(here: Project) -> None:

@@ -7,13 +7,19 @@ import struct
 import zipfile
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from int8_models import int8_onnx_bundle, int8_tflite_bundle
 from projects import classifier
+from tiny_models import slow_onnx_bundle, tflite_bundle
 
 from pipeline.errors import InputError
+from pipeline.exporters import EXPORTERS
 from pipeline.exporters.detect import detect
+from pipeline.exporters.quantized import marks
 
 
 def archive(*names: str) -> bytes:
@@ -34,9 +40,6 @@ REFUSED: list[tuple[str, bytes, str]] = [
     ("llama.gguf", b"GGUF\3\0\0\0" + PADDING, "GGUF"),
     ("net.param", b"7767517\n75 83\nInput data 0 1 data\n", "ncnn"),
     ("model.json", json.dumps({"modelTopology": {}, "weightsManifest": []}).encode(), "TensorFlow.js"),
-    ("net.tflite", b"\x1c\0\0\0TFL3" + PADDING, "TFLite"),
-    ("net.h5", b"\x89HDF\r\n\x1a\n" + PADDING, "HDF5"),
-    ("old.keras", b"\x89HDF\r\n\x1a\n" + PADDING, "HDF5"),
     ("state.pt", pickle.dumps({"w": list(range(50))}, 2), "pickle"),
     ("zip.pt", archive("net/data.pkl", "net/data/0", "net/version"), "PyTorch checkpoint"),
     ("script.pt", archive("net/data.pkl", "net/code/__torch__.py"), "TorchScript"),
@@ -48,7 +51,8 @@ REFUSED: list[tuple[str, bytes, str]] = [
     ("net.param.bin", b"\xdd\x85\x76\x00" + PADDING, "ncnn"),
     ("model.pkl", pickle.dumps({"w": list(range(50))}, 5), "pickle"),
     ("net.tar.gz", b"\x1f\x8b\x08" + PADDING, "gzip"),
-    ("graph.pb", b"\x0a\x10" + PADDING, "TensorFlow graph without its folder"),
+    ("graph.pb", b"\x0a\x10" + PADDING, "frozen TensorFlow 1 graph"),
+    ("saved_model.pb", b"\x08\x01" + PADDING, "TensorFlow graph without its folder"),
     ("tiny.onnx", b"\x08\x09", "only 2 bytes"),
     ("text.keras", b"this is not a zip archive at all", "no Keras 3 file"),
     ("other.zip", archive("readme.txt"), "a zip archive, but no Keras 3 model"),
@@ -95,6 +99,34 @@ def test_taken(tmp_path: Path) -> None:
     assert detect(tmp_path / "a.onnx") == detect(tmp_path / "no-suffix") == "onnx"
     assert detect(tmp_path / "net.keras") == "keras"
     assert detect(tmp_path / "saved") == "saved_model"
+    for name in ("net.h5", "old.keras", "weights.hdf5"):
+        (tmp_path / name).write_bytes(b"\x89HDF\r\n\x1a\n" + PADDING)
+        assert detect(tmp_path / name) == "keras_h5"
+
+
+def test_what_is_quantized_already_is_told_by_its_content(tmp_path: Path) -> None:
+    made = {
+        "tflite": tflite_bundle(tmp_path / "a").model,
+        "quantized_tflite": int8_tflite_bundle(tmp_path / "b").model,
+        "quantized_onnx": int8_onnx_bundle(tmp_path / "c").model,
+        "onnx": slow_onnx_bundle(tmp_path / "d", 3).model,
+    }
+    assert {kind: detect(path) for kind, path in made.items()} == {kind: kind for kind in made}
+    assert marks("tflite", made["quantized_tflite"]) == ("int8 tensors",)
+    assert marks("onnx", made["quantized_onnx"]) == ("QLinearMatMul", "int8 weights")
+    inside = onnx.load(made["onnx"])  # the body of a loop is looked into
+    inside.graph.node[0].attribute[0].g.node[0].op_type = "DynamicQuantizeLinear"
+    (tmp_path / "inside.onnx").write_bytes(inside.SerializeToString())
+    assert marks("onnx", tmp_path / "inside.onnx") == ("DynamicQuantizeLinear",)
+
+
+@pytest.mark.parametrize("kind", [onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8, onnx.TensorProto.UINT4])
+def test_weights_that_are_not_float32_are_told_too(tmp_path: Path, kind: int) -> None:
+    model = onnx.load_model_from_string(classifier())
+    weights = onnx.helper.make_tensor("w", kind, [16, 16], np.zeros(256))
+    model.graph.initializer.append(weights)
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    assert marks("onnx", tmp_path / "net.onnx") == (f"{onnx.TensorProto.DataType.Name(kind).lower()} weights",)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -103,7 +135,7 @@ def test_any_bytes_are_a_kind_or_a_refusal(tmp_path: Path, data: bytes, suffix: 
     path = tmp_path / f"model{suffix}"
     path.write_bytes(data)
     try:
-        assert detect(path) in ("onnx", "keras")
+        assert detect(path) in EXPORTERS
     except InputError as error:
         assert str(path) in error.message
         assert error.hint

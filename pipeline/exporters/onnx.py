@@ -19,6 +19,8 @@ from pipeline.quantities import size
 from pipeline.runtimes.onnx import runtime_reason
 from targets.records import TensorSpec
 
+_LEAST_OPSET = 7  # of onnxruntime; of older ones it takes only the ops that have not changed since
+_LEAST_IR = 4  # the first in which weights need not be inputs
 _MOST_BYTES = 2**31  # what one protocol buffer, and so one .onnx file, can hold
 
 
@@ -28,7 +30,6 @@ class OnnxSource:
     def __init__(self, path: Path, *, signature: str = "", scratch: Path) -> None:
         self._path = path
         self._model = _load(path)
-        self._session = _session(path, self._model)
         weights = {initializer.name for initializer in self._model.graph.initializer}
         given = [value for value in self._model.graph.input if value.name not in weights]
         if not given:
@@ -37,6 +38,7 @@ class OnnxSource:
             )
         self.inputs = tuple(_ranked(path, value) for value in given)
         self.outputs = tuple(_spec(path, v) for v in self._model.graph.output)
+        self._session = _session(path, self._model)
         self.tools: Mapping[str, str] = versions("onnx", "onnxruntime")
         refuse_bad_weights(path, ((w.name, numpy_helper.to_array(w)) for w in self._model.graph.initializer))
 
@@ -45,6 +47,11 @@ class OnnxSource:
         for value in graph.input:
             for dimension, asked in zip(value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False):
                 dimension.dim_value = asked
+        # Before IR version 4 every weight had to be an input too, which one may override: nothing can be folded then,
+        # and what is folded all the same leaves an input that nobody feeds.
+        for value in [value for value in graph.input if value.name not in shapes]:
+            graph.input.remove(value)
+        self._model.ir_version = max(_LEAST_IR, self._model.ir_version)
         # Shapes written for the free dimensions would contradict the fixed ones: let inference fill them in again.
         del graph.value_info[:]
         for value in graph.output:
@@ -58,7 +65,14 @@ class OnnxSource:
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
         names = [output.name for output in self.outputs]
-        return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+        try:
+            return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+        except Exception as error:  # as in `_session`
+            given = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
+            raise InputError(
+                f"{self._path}: onnxruntime cannot run it on inputs of {given}: {runtime_reason(error)}",
+                hint="check that shapes and values are those the model was made for",
+            ) from None
 
     def save(self, path: Path) -> None:
         path.write_bytes(self._model.SerializeToString(deterministic=True))
@@ -132,8 +146,18 @@ def _session(path: Path, model: onnx.ModelProto) -> onnxruntime.InferenceSession
         reason = runtime_reason(error)
         raise InputError(
             f"{path}: onnxruntime {onnxruntime.__version__} does not load it: {reason}",
-            hint="check it with onnx.checker.check_model, or export it with an opset and ops that this runtime knows",
+            hint=_advice(reason, model),
         ) from None
+
+
+def _advice(reason: str, model: onnx.ModelProto) -> str:
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    if "Could not find an implementation" in reason and 0 < opset < _LEAST_OPSET:
+        return (
+            f"its opset is {opset}, onnxruntime takes {_LEAST_OPSET} and later: export it anew, or try "
+            "onnx.version_converter.convert_version(model, 17)"
+        )
+    return "check it with onnx.checker.check_model, or export it with an opset and ops that this runtime knows"
 
 
 def _ranked(path: Path, value: onnx.ValueInfoProto) -> TensorSpec:

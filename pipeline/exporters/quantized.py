@@ -105,7 +105,7 @@ def _packed(data: memoryview) -> list[int]:
 
 def _tflite(data: mmap.mmap) -> Iterator[str]:
     model = flatbuffer.root(data)
-    filled = [buffer.length(0) > 0 for buffer in model.tables(4, _MOST_PARTS)]
+    filled = [buffer.count(0) > 0 for buffer in model.tables(4, _MOST_PARTS)]
     for graph in model.tables(2, _MOST_PARTS):
         for tensor in graph.tables(0, _MOST_PARTS):
             kind = tensor.number(1, "<b", 0)
@@ -117,4 +117,4 @@ def _tflite(data: mmap.mmap) -> Iterator[str]:
 
 def _has_scale(tensor: Table) -> bool:
     quantization = tensor.table(4)
-    return quantization is not None and quantization.length(2) > 0
+    return quantization is not None and quantization.count(2) > 0

@@ -4,7 +4,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class OutputsWriter:
         for name, array in arrays.items():
             entry = zipfile.ZipInfo(f"{group}/{number}/{name}.npy", _EPOCH)
             with self._zip.open(entry, "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+                _write(file, array)
 
 
 class OutputsReader:
@@ -49,4 +49,9 @@ def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, array in sorted(arrays.items()):
             with archive.open(zipfile.ZipInfo(f"{name}.npy", _EPOCH), "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+                _write(file, array)
+
+
+def _write(file: IO[bytes], array: Array) -> None:
+    # Not `ascontiguousarray`: it makes a number a vector.
+    np.lib.format.write_array(file, np.asarray(array, order="C"), allow_pickle=False)

@@ -18,8 +18,6 @@ from pipeline.recipes.bias_correction import (
     taken,
 )
 from pipeline.recipes.recipe import Ingredients
-from pipeline.runtimes.onnx import OnnxModel
-from pipeline.runtimes.state import state_of
 
 
 def corrected(ingredients: Ingredients, quantized: Path) -> Path:
@@ -96,8 +94,6 @@ def _observed(ingredients: Ingredients, model: Any, wanted: Mapping[str, int]) -
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    stateful = OnnxModel(ingredients.float_model) if state_of("onnx", ingredients.float_model) else None
-    for one in taken(ingredients.samples()):
-        sample = stateful.encode(one) if stateful else dict(one)
-        values = dict(zip(names, session.run(names, sample), strict=True)) if names else {}
+    for sample in taken(ingredients.samples()):
+        values = dict(zip(names, session.run(names, dict(sample)), strict=True)) if names else {}
         yield {**values, **{name: sample[name] for name in wanted if name in inputs}}

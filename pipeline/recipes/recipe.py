@@ -32,7 +32,7 @@ class Ingredients:
     ranges: float tensors of `float_model` to (min, max); empty unless asked for.
     precisions: a mixed recipe, every op's own precision (`pipeline.search.ops` names ops); empty: the recipe's for all.
     repairs: what a search found to help; empty: the recipe's own.
-    samples: the calibration samples, anew on every call.
+    samples: the calibration samples, anew on every call; of sequences every step, with the float model's state.
     """
 
     source: Path

@@ -14,6 +14,7 @@ from targets.agent.edge.runtimes import onnx_options
 from targets.records import TensorSpec
 
 _STATUS = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_LOADING = re.compile(r"^Load model from \S+ failed: ?")
 _CPP_PLACE = re.compile(r"/\S+\.(?:cc|h):\d+ .*?\)(?: const)? (?=[A-Z])")
 _DTYPES = {"float": "float32", "double": "float64"}
 
@@ -43,7 +44,7 @@ class OnnxModel(HostModel):
 def runtime_reason(error: Exception) -> str:
     """onnxruntime's own words without its status codes and C++ signatures."""
     first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return _CPP_PLACE.sub("", _STATUS.sub("", first))
+    return _CPP_PLACE.sub("", _LOADING.sub("", _STATUS.sub("", first)))
 
 
 def _spec(value: onnxruntime.NodeArg) -> TensorSpec:

@@ -36,16 +36,20 @@ class HostModel(ABC):
     def encode(self, sample: Mapping[str, Array]) -> dict[str, Array]:
         """A real-valued sample in the data types of the file's inputs; of a sequence its last step, which has the
         most of a state to get wrong."""
+        return self._encoded(self.steps(sample)[-1])
+
+    def steps(self, sample: Mapping[str, Array]) -> list[Mapping[str, Array]]:
+        """What each step of a sequence takes, with the state that this model has then; else the sample alone."""
         if not self.state:
-            return self._encoded(sample)
-        taken: dict[str, Array] = {}
+            return [sample]
+        taken: list[Mapping[str, Array]] = []
 
         def run(step: dict[str, Array]) -> dict[str, Array]:
-            taken.update(step)
+            taken.append(step)
             return self._answered(step)
 
         unrolled(run, sample, self.inputs, self.state)
-        return self._encoded(taken)
+        return taken
 
     def answer(self, sample: Mapping[str, Array]) -> dict[str, Array]:
         """Run a real-valued sample and return real-valued outputs."""

@@ -50,10 +50,13 @@ def steps(sample: Arrays, inputs: Sequence[TensorSpec]) -> Iterator[dict[str, Ar
 def unrolled(
     run: Callable[[dict[str, Array]], Arrays], sample: Arrays, inputs: Sequence[TensorSpec], state: State
 ) -> dict[str, Array]:
-    """The answers of every step, stacked after the batch axis; the state itself is no answer."""
+    """The answers of every step, stacked after the batch axis; the state itself is no answer.
+
+    A sample that is one step already has its own state, which counts.
+    """
     carried, answers = initial(inputs, state), list[dict[str, Array]]()
     for taken in steps(sample, inputs):
-        answered = run({**taken, **carried})
+        answered = run({**carried, **taken})
         carried = {fed: np.array(answered[name]) for name, fed in state.items()}
         # Copies: runtimes hand out views of what the next step overwrites.
         answers.append({name: np.array(array) for name, array in answered.items() if name not in state})

@@ -46,9 +46,11 @@ def quantize(
     """
     chosen = recipe(name)
 
+    stateful = open_model(chosen.format, float_model) if state_of(chosen.format, float_model) else None
+
     def samples() -> Iterator[Inputs]:
         for sample in open_samples(calibrate, inputs, base):
-            yield sample.inputs
+            yield from stateful.steps(sample.inputs) if stateful else (sample.inputs,)
 
     ingredients = Ingredients(
         source=source,

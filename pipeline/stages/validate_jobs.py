@@ -90,6 +90,8 @@ def _picture(
     if len(inputs) != 1 or len(expected) != 1:
         return None
     [given], [reference], [candidate] = inputs.values(), expected.values(), answered.values()
+    if not given.ndim or not reference.ndim:
+        return None
     full = 255.0 if reference.max(initial=0) > 2 else 1.0
     found = {name: _rgb(array[0], full) for name, array in (("reference", reference), ("candidate", candidate))}
     found["input"] = _rgb(given[0], 255.0 if given.max(initial=0) > 2 else 1.0)

@@ -241,7 +241,7 @@ def test_no_configuration(here: Project) -> None:
     ("arguments", "said"),
     [
         (["--recipe", "onnx-int9"], "--recipe onnx-int9: there is no such recipe, did you mean 'onnx-int8'?"),
-        (["--recipe", "litert-int8"], "litert-int8: a onnx source cannot become tflite"),
+        (["--recipe", "litert-int8"], "litert-int8: not available: the converters from ONNX to TFLite pin"),
         (["--target", "lokal"], "--target lokal: no device or group is called 'lokal', did you mean 'local'?"),
     ],
 )

@@ -47,7 +47,7 @@ def cast(array: Any, dtype: Any, name: str) -> Any:
 
     if not np.can_cast(array.dtype, dtype, casting="same_kind"):
         raise Refused("input", "%s is %s, the sample's array is %s" % (name, np.dtype(dtype), array.dtype))
-    return np.ascontiguousarray(array, dtype=dtype)
+    return np.asarray(array, dtype=dtype, order="C")  # `ascontiguousarray` makes a number a vector
 
 
 class TfliteModel:
@@ -57,6 +57,11 @@ class TfliteModel:
         self.module = module
 
     def load(self, path: str, threads: int, sample: Json) -> None:
+        self.arguments = path, threads, sample
+        self.start()
+
+    def start(self) -> None:
+        path, threads, sample = self.arguments
         self.interpreter = self.module.Interpreter(model_path=path, num_threads=threads)
         details = self.interpreter.get_input_details()
         names = self.names("inputs", details)
@@ -87,13 +92,23 @@ class TfliteModel:
         self.interpreter.reset_all_variables()  # does nothing when the model has no state
 
     def outputs(self) -> list[tuple[list[str], Any]]:
+        if self.has_resources():
+            self.start()
+            self.run()
         details = self.interpreter.get_output_details()
         names = self.names("outputs", details)
         return [(names[d["index"]], self.interpreter.get_tensor(d["index"])) for d in details]
 
+    def operations(self) -> set[str]:
+        details: list[Json] = getattr(self.interpreter, "_get_ops_details", list)()
+        return {operation["op_name"] for operation in details}
+
+    def has_resources(self) -> bool:
+        """Whether the model's state is in resource variables, whose first values `reset` does not bring back."""
+        return "VAR_HANDLE" in self.operations()
+
     def delegated(self) -> bool:
-        operations: list[Json] = getattr(self.interpreter, "_get_ops_details", list)()
-        return any(operation["op_name"] == "DELEGATE" for operation in operations)
+        return "DELEGATE" in self.operations()
 
 
 def exact_int8(cpuinfo: str = "") -> dict[str, str]:

@@ -37,7 +37,7 @@ def help_block() -> str:
 
 def recipes_block() -> str:
     """The recipes that ship."""
-    from pipeline.recipes import RECIPES
+    from pipeline.recipes import AS_IS, RECIPES
     from pipeline.recipes.recipe import recipe
 
     starts = {
@@ -49,7 +49,15 @@ def recipes_block() -> str:
         "finetuned-w4": "a Keras source and calibration samples to train on",
     }
     found = [(name, recipe(name)) for name in RECIPES]
-    rows = [(f"`{name}`", f"`.{made.format}`", made.summary, starts[made.start]) for name, made in found]
+    rows = [
+        (
+            f"`{name}`",
+            f"`.{made.format}`",
+            made.summary,
+            "a quantized file" if name.endswith(AS_IS) else starts[made.start],
+        )
+        for name, made in found
+    ]
     return _table(("Recipe", "Format", "What it does", "Needs"), rows)
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.fit import flatbuffer, wire
-from pipeline.fit.records import Malformed
 from pipeline.fit.flatbuffer import Table
+from pipeline.fit.records import Malformed
 from pipeline.records import Format
 
 # Ops that only a quantized graph has; onnxruntime's own QLinearAdd, QLinearConcat … are told by their beginning.

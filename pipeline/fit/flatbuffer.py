@@ -1,10 +1,13 @@
 """FlatBuffers' tables, read without a schema, bounds checked. Reference: https://flatbuffers.dev/internals/"""
 
+import mmap
 import struct
 
 from pipeline.fit.records import Malformed
 
 _MOST_TEXT = 4096
+
+Data = bytes | mmap.mmap
 
 
 class Table:
@@ -14,7 +17,7 @@ class Table:
         Malformed, struct.error, IndexError: damaged bytes.
     """
 
-    def __init__(self, data: bytes, at: int) -> None:
+    def __init__(self, data: Data, at: int) -> None:
         self._data, self._at = data, at
         (back,) = _read("<i", data, at)
         self._fields_at = at - back
@@ -73,18 +76,18 @@ class Table:
         return start + 4, int(count)
 
 
-def root(data: bytes) -> Table:
+def root(data: Data) -> Table:
     """The outermost table."""
     return Table(data, _target(data, 0))
 
 
-def _read(layout: str, data: bytes, at: int) -> tuple[int, ...]:
+def _read(layout: str, data: Data, at: int) -> tuple[int, ...]:
     if at < 0:  # struct would count from the end
         raise Malformed("an offset before the file's start")
     return struct.unpack_from(layout, data, at)
 
 
-def _target(data: bytes, at: int) -> int:
+def _target(data: Data, at: int) -> int:
     """Where the offset at `at` leads; a table or vector lies behind it."""
     (offset,) = _read("<I", data, at)
     return at + int(offset)

@@ -45,7 +45,14 @@ class Section(BaseModel):
 class SourceConfig(Section):
     """The trained model."""
 
-    model: str = Field(description="Keras 3 .keras file, TensorFlow SavedModel folder, or .onnx file")
+    model: str = Field(
+        description="Keras 3 .keras file, TensorFlow SavedModel folder, .onnx file, PyTorch .pt2 (torch.export), "
+        "or file.py:function, which returns a torch.nn.Module, or that and example inputs"
+    )
+    factory: str = Field(
+        default="",
+        description="file.py:function, which returns the torch.nn.Module for a model that is only PyTorch weights",
+    )
     inputs: dict[str, tuple[int, ...]] = Field(
         default_factory=dict,
         description="Shape with batch for each input that leaves dimensions free; without it the first sample decides",

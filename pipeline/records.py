@@ -15,7 +15,7 @@ from typing import Literal
 from pipeline.fit.records import Fit
 from targets.records import Absent, Answer, Facts, Failed, Measurement, TensorSpec
 
-Format = Literal["tflite", "onnx"]
+Format = Literal["tflite", "onnx", "pt"]  # pt: TorchScript
 Objective = Literal["latency", "size", "memory", "energy", "quality"]
 VerdictKind = Literal["pass", "fail", "refused", "inconclusive"]
 # What an op computes in: float16 is half-precision weights, int16x8 and int8x4 are activations x weights in bits.
@@ -57,7 +57,7 @@ class Prepared:
     """The source model with its shapes fixed, both data sets checked against it, and its own answers on them.
 
     A fine-tuned model is such a source too, so that what follows needs no case of its own. `blob` is a tar of a
-    SavedModel, or an ONNX file. `reference` is an outputs file (`pipeline.quality.outputs`): group "test" for every
+    SavedModel, an ONNX file, or a torch.export program. `reference` is an outputs file (`pipeline.quality.outputs`): group "test" for every
     test sample, group "calibrate" for the first calibration sample; of a fine-tuned model only that.
     """
 
@@ -428,7 +428,7 @@ class CalibrationReport:
 class SourceReport:
     path: str
     sha256: str
-    kind: str  # keras, saved_model, onnx
+    kind: str  # keras, saved_model, onnx, pytorch
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 

@@ -103,7 +103,7 @@ class BenchRequest:
     """
 
     blob: str
-    format: Literal["tflite", "onnx"]
+    format: Literal["tflite", "onnx", "pt"]
     inputs: str
     expected: str
     threads: int

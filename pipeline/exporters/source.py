@@ -44,9 +44,7 @@ class Unstated:
     first_sample: Callable[[Sequence[str]], Arrays]  # input names -> first calibration sample, without batch axis
 
 
-def open_source(
-    kind: str, path: Path, *, signature: str, scratch: Path, unstated: Unstated | None = None
-) -> Source:
+def open_source(kind: str, path: Path, *, signature: str, scratch: Path, unstated: Unstated | None = None) -> Source:
     """Load the model with the class registered for `kind`; `unstated` for those that declare no inputs.
 
     Raises:

@@ -45,8 +45,13 @@ def load(path: Path, *, factory: str, base: Path) -> Loaded:
         _take_weights(made.module, path)
         return made
     if is_function_reference(path.name):
-        return _called(str(path) if ".py:" in path.name else path.name, base)
+        return _called(function_of(path), base)
     return _program(path)
+
+
+def function_of(path: Path) -> str:
+    """The reference in a path that was put together from deploy.yaml's folder and a reference."""
+    return str(path) if ".py:" in path.name else path.name
 
 
 def _called(reference: str, base: Path) -> Loaded:
@@ -103,7 +108,9 @@ def _take_weights(module: torch.nn.Module, path: Path) -> None:
     try:
         missing, unexpected = module.load_state_dict(weights, strict=False)
     except RuntimeError as error:  # shapes that differ
-        raise InputError(f"{path}: {_shapes(error)}", hint="source.factory must make the model that was saved") from None
+        raise InputError(
+            f"{path}: {_shapes(error)}", hint="source.factory must make the model that was saved"
+        ) from None
     wrong = [f"{what} {_some(names)}" for what, names in (("lacks", missing), ("has besides", unexpected)) if names]
     if wrong:
         raise InputError(

@@ -8,6 +8,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from pipeline.errors import InputError
+from targets.records import TensorSpec
 
 ONE_OUTPUT = "output"
 
@@ -82,3 +83,11 @@ def named_examples(what: str, module: torch.nn.Module, examples: Any) -> dict[st
                 hint="every input must be a tensor of its own: wrap the module in one whose forward takes them apart",
             )
     return dict(bound.arguments)
+
+
+def tensor_spec(name: str, tensor: torch.Tensor) -> TensorSpec:
+    return TensorSpec(name=name, shape=tuple(tensor.shape), dtype=dtype_name(tensor))
+
+
+def dtype_name(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -11,7 +11,14 @@ import torch
 from pipeline.errors import InputError
 from pipeline.exporters.source import Arrays, Unstated, refuse_bad_weights
 from pipeline.exporters.torch_load import load
-from pipeline.exporters.torch_names import Named, input_names, named_examples, named_outputs
+from pipeline.exporters.torch_names import (
+    Named,
+    dtype_name,
+    input_names,
+    named_examples,
+    named_outputs,
+    tensor_spec,
+)
 from pipeline.plugins import versions
 from targets.records import TensorSpec
 
@@ -51,8 +58,8 @@ class TorchSource:
                 hint="forward must not branch on values of its tensors: use torch.where or torch.cond, "
                 "or give the part without the branch",
             ) from None
-        self.inputs = tuple(_spec(name, tensor) for name, tensor in given.items())
-        self.outputs = tuple(_spec(name, tensor) for name, tensor in answers.items())
+        self.inputs = tuple(tensor_spec(name, tensor) for name, tensor in given.items())
+        self.outputs = tuple(tensor_spec(name, tensor) for name, tensor in answers.items())
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
         answers = self._answer({name: torch.from_numpy(np.array(array)) for name, array in inputs.items()})
@@ -68,7 +75,7 @@ class TorchSource:
             with torch.no_grad():
                 return named_outputs(self._module(**given))
         except Exception as error:  # whatever the user's forward raises
-            takes = ", ".join(f"{name} {list(tensor.shape)} {_dtype(tensor)}" for name, tensor in given.items())
+            takes = ", ".join(f"{name} {list(tensor.shape)} {dtype_name(tensor)}" for name, tensor in given.items())
             first = next(iter(str(error).strip().splitlines()), "")
             raise InputError(
                 f"{self._path}: its forward raised {type(error).__name__} for {takes}: {first[:300]}",
@@ -84,11 +91,14 @@ class TorchSource:
                 hint="wrap it in a module with `def forward(self, image)`: the names become the model's inputs",
             )
         sample = {} if set(names) <= set(self._examples) else unstated.first_sample(names)
+        batch = next((tensor.shape[:1] for tensor in self._examples.values()), None)
         specs = []
         for name in names:
             if name in self._examples:
+                # The batch is the first axis of the first input; a recurrent state has its layers there.
                 tensor = self._examples[name]
-                shape, dtype = (-1, *tensor.shape[1:]) if tensor.ndim else (), _dtype(tensor)
+                free = tensor.ndim > 0 and tensor.shape[:1] == batch
+                shape, dtype = (-1, *tensor.shape[1:]) if free else tuple(tensor.shape), dtype_name(tensor)
             else:
                 shape, dtype = (1, *sample[name].shape), sample[name].dtype.name
                 # NumPy makes float64 unless told otherwise; parameters are float32.
@@ -114,7 +124,7 @@ def _declared(path: Path, program: torch.export.ExportedProgram) -> tuple[Tensor
         if not isinstance(value, torch.Tensor):
             raise InputError(f"{path}: input {node.name!r} is no tensor", hint="export it with tensors only")
         shape = tuple(size if isinstance(size, int) else -1 for size in value.shape)
-        specs.append(TensorSpec(name=node.target, shape=shape, dtype=_dtype(value)))
+        specs.append(TensorSpec(name=node.target, shape=shape, dtype=dtype_name(value)))
     return tuple(specs)
 
 
@@ -122,17 +132,9 @@ def _refuse_half(path: Path, state: Mapping[str, torch.Tensor]) -> None:
     for name, value in state.items():
         if value.dtype in (torch.float16, torch.bfloat16):
             raise InputError(
-                f"{path}: weight {name!r} is {_dtype(value)}: the float model must be float32",
+                f"{path}: weight {name!r} is {dtype_name(value)}: the float model must be float32",
                 hint="call .float() on the module; the float16 recipes make half precision again",
             )
-
-
-def _spec(name: str, tensor: torch.Tensor) -> TensorSpec:
-    return TensorSpec(name=name, shape=tuple(tensor.shape), dtype=_dtype(tensor))
-
-
-def _dtype(tensor: torch.Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:

@@ -17,7 +17,11 @@ from .facts import parse_kb
 from .files import read_text
 from .runtimes import OnnxModel, TfliteModel, exact_int8, import_runtime
 from .sampling import MAX_WARM_SAMPLES, SLOW_RUN_NS, WARMUP_SHARE, duty_cycled, warm_samples, warm_up
+from .torch_runtime import TorchModel
 from .wire import MAX_REQUEST_BYTES, Json, Refused
+
+
+MODELS: dict[str, Any] = {"tflite": TfliteModel, "onnx": OnnxModel, "pt": TorchModel}
 
 
 def peak_rss_bytes() -> int | None:
@@ -30,7 +34,7 @@ def run_benchmark(job: Json, stage: Callable[[str], None]) -> Json:
     stage("importing the runtime")
     distribution, version, module = import_runtime(job["format"])
     sample = load_arrays(job["inputs"])
-    model: Any = TfliteModel(module) if job["format"] == "tflite" else OnnxModel(module)
+    model: Any = MODELS[job["format"]](module)
     clock = time.perf_counter_ns
     seen = {"peak_rss_before_load_bytes": str(peak_rss_bytes() or "unknown")}
 
@@ -42,6 +46,7 @@ def run_benchmark(job: Json, stage: Callable[[str], None]) -> Json:
     model.load(job["blob"], job["threads"], sample)
     load_ns = clock() - start
     load_peak = peak_rss_bytes()
+    seen.update(getattr(model, "conditions", {}))
 
     def timed() -> int:
         model.reset()

@@ -19,11 +19,12 @@ from .wire import Json
 
 EMULATED = "/run/edge-deploy-emulated"  # in one line what is emulated: written by an emulator that looks like hardware
 
-RUNTIMES = {"tflite": ("ai-edge-litert", "tflite-runtime"), "onnx": ("onnxruntime",)}
+RUNTIMES = {"tflite": ("ai-edge-litert", "tflite-runtime"), "onnx": ("onnxruntime",), "pt": ("torch",)}
 MODULES = {
     "ai-edge-litert": "ai_edge_litert.interpreter",
     "tflite-runtime": "tflite_runtime.interpreter",
     "onnxruntime": "onnxruntime",
+    "torch": "torch",
 }
 
 # The instruction sets that choose a kernel in XNNPACK, ruy or MLAS. 32-bit and 64-bit ARM name the first differently.

@@ -57,8 +57,9 @@ class Prepared:
     """The source model with its shapes fixed, both data sets checked against it, and its own answers on them.
 
     A fine-tuned model is such a source too, so that what follows needs no case of its own. `blob` is a tar of a
-    SavedModel, an ONNX file, or a torch.export program. `reference` is an outputs file (`pipeline.quality.outputs`): group "test" for every
-    test sample, group "calibrate" for the first calibration sample; of a fine-tuned model only that.
+    SavedModel, an ONNX file, or a torch.export program. `reference` is an outputs file (`pipeline.quality.outputs`):
+    group "test" for every test sample, group "calibrate" for the first calibration sample; of a fine-tuned model only
+    that.
     """
 
     source_kind: str
@@ -70,7 +71,7 @@ class Prepared:
     reference: str
     tools: Mapping[str, str]
     learned: str = ""  # of a fine-tuned model: blob of the ranges that training learned
-    notes: tuple[str, ...] = ()  # of a fine-tuned model: what training did, and what it left as it was
+    notes: tuple[str, ...] = ()  # what every candidate's user should know, such as what training did
     kind: Literal["prepared"] = "prepared"
 
 

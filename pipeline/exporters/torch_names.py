@@ -16,7 +16,8 @@ ONE_OUTPUT = "output"
 class Named(torch.nn.Module):
     """The module with tensors by name on both sides.
 
-    A dict, dataclass or named tuple keeps its own names; a plain tuple gives output_0, output_1 …, a lone tensor `output`.
+    A dict, dataclass or named tuple keeps its own names; a plain tuple gives output_0, output_1 …, and a lone tensor
+    `output`.
     """
 
     def __init__(self, module: torch.nn.Module) -> None:

@@ -7,7 +7,9 @@ user's code, and carries `signature.json`: names, shapes and data types of its t
 
 import io
 import json
+import re
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from pipeline.exporters.torch_names import tensor_spec
 from targets.records import TensorSpec
 
 SIGNATURE = "signature.json"
+_NUMBER = re.compile(rb"___torch_mangle_\d+")
 
 
 def read_program(path: Path) -> torch.export.ExportedProgram:
@@ -39,7 +42,9 @@ def write_torchscript(
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that tracing is deprecated, and that sizes become constants: they are fixed
         answers = module(**given)
-        traced = torch.jit.trace(module, example_kwarg_inputs=dict(given), check_trace=False, strict=False)
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            module, example_kwarg_inputs=dict(given), check_trace=False, strict=False
+        )
         frozen = torch.jit.freeze(traced.eval())
         written = io.BytesIO()  # into a file, the archive would carry that file's name
         signature = {
@@ -48,7 +53,31 @@ def write_torchscript(
             "engine": engine,
         }
         torch.jit.save(frozen, written, _extra_files={SIGNATURE: json.dumps(signature)})
-    path.write_bytes(written.getvalue())
+    path.write_bytes(_settled(written.getvalue()))
+
+
+def _settled(archive: bytes) -> bytes:
+    """The same TorchScript with nothing in it of the process that wrote it.
+
+    torch numbers its classes through the life of a process and keeps paths and lines of all code that was traced: the
+    same model would be another file each time.
+    """
+    written = io.BytesIO()
+    numbers: dict[bytes, int] = {}
+
+    def renumbered(found: re.Match[bytes]) -> bytes:
+        return b"___torch_mangle_%d" % numbers.setdefault(found[0], len(numbers))
+
+    with zipfile.ZipFile(io.BytesIO(archive)) as given, zipfile.ZipFile(written, "w") as settled:
+        for name in given.namelist():
+            if name.endswith((".debug_pkl", "serialization_id")):
+                continue
+            # Tensors are left alone; a class is named in pickles by a line of its own, without its length.
+            content, place = given.read(name), name.encode()
+            if name.endswith((".py", ".pkl")):
+                content, place = _NUMBER.sub(renumbered, content), _NUMBER.sub(renumbered, place)
+            settled.writestr(zipfile.ZipInfo(place.decode()), content)
+    return written.getvalue()
 
 
 def _described(spec: TensorSpec) -> dict[str, Any]:
@@ -60,7 +89,9 @@ def read_torchscript(path: Path) -> tuple[torch.jit.ScriptModule, dict[str, Any]
     extra = {SIGNATURE: ""}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated, see above
-        module = torch.jit.load(io.BytesIO(path.read_bytes()), map_location="cpu", _extra_files=extra)
+        module = torch.jit.load(  # type: ignore[no-untyped-call]
+            io.BytesIO(path.read_bytes()), map_location="cpu", _extra_files=extra
+        )
     return module, json.loads(extra[SIGNATURE])
 
 

@@ -58,12 +58,23 @@ class TorchSource:
                 hint="forward must not branch on values of its tensors: use torch.where or torch.cond, "
                 "or give the part without the branch",
             ) from None
+        _forget_origins(self._program)
         self.inputs = tuple(tensor_spec(name, tensor) for name, tensor in given.items())
         self.outputs = tuple(tensor_spec(name, tensor) for name, tensor in answers.items())
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
         answers = self._answer({name: torch.from_numpy(np.array(array)) for name, array in inputs.items()})
         return {name: _array(tensor) for name, tensor in answers.items()}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """That images are channels first: on a device they rarely come so."""
+        first = [spec for spec in self.inputs if len(spec.shape) == 4 and spec.shape[1] in (1, 3, 4)]
+        return tuple(
+            f"input {spec.name!r} is {list(spec.shape)}, channels first as in PyTorch: give it so on the device too"
+            for spec in first
+            if spec.shape[3] > spec.shape[1]
+        )
 
     def save(self, path: Path) -> None:
         written = io.BytesIO()  # into a file, the archive would carry that file's name
@@ -112,6 +123,22 @@ class TorchSource:
         if example is not None and tuple(example.shape) == shape:
             return example.detach().cpu()
         return torch.zeros(shape, dtype=getattr(torch, spec.dtype))
+
+
+def _forget_origins(program: torch.export.ExportedProgram) -> None:
+    """Leave each node only the name of its layer, of which litert-torch makes the names of tensors.
+
+    What torch notes besides are paths and lines of the user's files. They would travel to the device, and make the
+    same model another one on another machine.
+    """
+    for node in program.graph.nodes:
+        stack = node.meta.get("nn_module_stack")
+        if stack:
+            *_, (place, _) = stack.values()
+            layer = place.removeprefix("module").removeprefix(".") or "forward"
+            node.meta["nn_module_stack"] = {layer: ("", layer)}
+        for noted in ("stack_trace", "source_fn_stack", "from_node"):
+            node.meta.pop(noted, None)
 
 
 def _declared(path: Path, program: torch.export.ExportedProgram) -> tuple[TensorSpec, ...]:

@@ -34,5 +34,7 @@ def convert(source: Path, *, opset: int) -> onnx.ModelProto:
         ) from error
     assert made is not None
     model: onnx.ModelProto = made.model_proto
+    for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        del part.metadata_props[:]  # stack traces, half the size of a small file
     onnx.checker.check_model(model)
     return model

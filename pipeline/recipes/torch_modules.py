@@ -13,7 +13,7 @@ from pipeline.exporters.torch_program import examples, read_program, write_torch
 
 _LINEAR = torch.ops.aten.linear.default
 # Both give (sequence, last state …), with all states flat behind the sequence, as aten has them.
-_RECURRENT: dict[Any, type[torch.nn.RNNBase]] = {
+_RECURRENT: dict[Any, Any] = {
     torch.ops.aten.lstm.input: torch.nn.LSTM,
     torch.ops.aten.gru.input: torch.nn.GRU,
 }
@@ -43,7 +43,7 @@ def quantize_dynamic(source: Path, output: Path, *, engine: str) -> None:
     torch.backends.quantized.engine = engine
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.ao is deprecated in favour of torchao, which has no LSTM and GRU
-        quantized = torch.ao.quantization.quantize_dynamic(
+        quantized = torch.ao.quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
             module, {torch.nn.Linear, torch.nn.LSTM, torch.nn.GRU}, dtype=torch.qint8
         )
     write_torchscript(quantized, examples(program), output, engine=engine)
@@ -105,7 +105,7 @@ def _recurrent(module: fx.GraphModule, node: fx.Node) -> torch.nn.Module | None:
         return None
     first, hidden = weights[0], weights[1]
     assert first is not None and hidden is not None
-    layer = _RECURRENT[node.target](
+    layer: torch.nn.Module = _RECURRENT[node.target](
         first.shape[1],
         hidden.shape[1],
         layers,

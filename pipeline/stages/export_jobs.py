@@ -64,6 +64,7 @@ def prepare(
         "calibration": calibration,
         "test": tested,
         "tools": dict(source.tools),
+        "notes": tuple(getattr(source, "notes", ())),
     }
 
 

@@ -10,7 +10,6 @@ from pipeline.records import Artifact, Exported, Format, Prepared, Ranges, Searc
 from pipeline.samples import DataSpec
 from pipeline.stages.context import Context, Progress, refusing
 
-
 RUNTIME_TOOLS: Mapping[Format, str] = {"tflite": "ai-edge-litert", "onnx": "onnxruntime", "pt": "torch"}
 
 

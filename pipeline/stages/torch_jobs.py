@@ -40,6 +40,7 @@ def to_onnx(*, source: Path, opset: int, scratch: Path, report: Report) -> dict[
     """The program → float `.onnx` at `scratch`/model, shapes inferred and constants folded."""
     try:
         import onnxscript  # noqa: F401  torch imports it late, and says so in ten lines
+
         from pipeline.exporters.torch_to_onnx import LEAST_OPSET, convert
     except ModuleNotFoundError as error:
         raise missing_torch(str(error.name), "exporting to ONNX") from None

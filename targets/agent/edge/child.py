@@ -20,7 +20,6 @@ from .sampling import MAX_WARM_SAMPLES, SLOW_RUN_NS, WARMUP_SHARE, duty_cycled, 
 from .torch_runtime import TorchModel
 from .wire import MAX_REQUEST_BYTES, Json, Refused
 
-
 MODELS: dict[str, Any] = {"tflite": TfliteModel, "onnx": OnnxModel, "pt": TorchModel}
 
 

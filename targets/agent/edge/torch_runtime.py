@@ -31,7 +31,7 @@ def choose_engine(torch: Any, path: str) -> str:
         return ""
     quantized = torch.backends.quantized
     there = list(quantized.supported_engines)
-    engine = next((name for name in (asked,) + ENGINES if name in there), None)
+    engine = next((name for name in (asked, *ENGINES) if name in there), None)
     if engine is None:
         raise Refused("no-runtime", "this PyTorch has no engine for quantized layers (%s); it has %s" % (asked, there))
     quantized.engine = engine

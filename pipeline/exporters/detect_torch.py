@@ -32,7 +32,8 @@ def check_weights(path: Path) -> None:
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such file of weights", hint="check source.model in deploy.yaml")
-    head = path.open("rb").read(64)
+    with path.open("rb") as file:
+        head = file.read(64)
     if head.startswith(b"version https://git-lfs"):
         raise InputError(f"{path}: is a git-lfs pointer, not the weights themselves", hint="run `git lfs pull`")
     legacy = len(head) > 1 and head[0] == 0x80 and head[1] in range(2, 6)
@@ -65,7 +66,10 @@ def refuse_checkpoint(path: Path, archive: zipfile.ZipFile, *, factory: bool = F
             hint=f"{_FUNCTION}, or torch.export.save(torch.export.export(module, inputs), 'model.pt2')",
         )
     pickled = next((name for name in names if name.endswith("data.pkl")), None)
-    code = _foreign(archive.read(pickled)) if pickled else []
+    try:
+        code = _foreign(archive.read(pickled)) if pickled else []
+    except ValueError as error:  # pickletools: an opcode that there is not, or the end in the middle of one
+        raise InputError(f"{path}: its pickle is damaged ({error})", hint="fetch or save it again") from None
     if code:
         raise InputError(
             f"{path}: is a pickled module ({code[0]}), which runs code of its own when it is read; that is never done",

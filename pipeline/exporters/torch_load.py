@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from pipeline.errors import InputError
+from pipeline.exporters.torch_names import Program
 from pipeline.samples.user_function import call, is_function_reference, load_function, user_error
 
 # Where training scripts keep the weights when they save more than those.
@@ -72,7 +73,7 @@ def _program(path: Path) -> Loaded:
     try:
         with _no_code_in_pickles():
             program = torch.export.load(path)
-        return Loaded(module=program.module(check_guards=False), program=program)
+        return Loaded(module=Program(program), program=program)
     except Exception as error:  # torch raises anything from KeyError to its own SerializeError here
         raise InputError(
             f"{path}: torch {torch.__version__} cannot load it: {_first_line(error)}",

@@ -1,7 +1,7 @@
 """Names for what PyTorch passes by place: inputs after the parameters of `forward`, outputs after what it returns."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import torch
@@ -28,6 +28,27 @@ class Named(torch.nn.Module):
         return named_outputs(self.module(**tensors))
 
 
+class Program(torch.nn.Module):
+    """The module of a torch.export program, called by names however it was traced."""
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        """Raises ValueError for a program whose arguments are more than tensors."""
+        super().__init__()
+        self.module = program.module(check_guards=False)
+        self.names = [node.target for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
+        given, named = program.call_spec.in_spec.children()
+        if given.num_leaves != given.num_children or named.num_leaves != named.num_children:
+            raise ValueError("its arguments are lists or dicts of tensors; export a module whose forward takes tensors")
+        self.places, self.keywords = given.num_children, list(named.context or ())
+
+    def train(self, mode: bool = True) -> "Program":
+        return self  # a program stays as it was traced, and raises when told otherwise
+
+    def forward(self, **tensors: torch.Tensor) -> Any:
+        ordered = [tensors[str(name)] for name in self.names]
+        return self.module(*ordered[: self.places], **dict(zip(self.keywords, ordered[self.places :], strict=True)))
+
+
 def named_outputs(answer: Any) -> dict[str, torch.Tensor]:
     """The tensors of an answer by name; what is None or no tensor is left out.
 
@@ -48,14 +69,14 @@ def _name(place: tuple[Any, ...]) -> str:
     return f"output_{name}" if name[:1].isdigit() else name
 
 
-def input_names(module: torch.nn.Module, known: Mapping[str, Any]) -> list[str]:
-    """The parameters of `forward` that must be given, and the optional ones that `known` names, in their order."""
+def input_names(module: torch.nn.Module, known: Container[str] | None = None) -> list[str]:
+    """The parameters of `forward` that must be given, and the optional ones among `known` (None: all), in order."""
     parameters = inspect.signature(module.forward).parameters.values()
     return [
         parameter.name
         for parameter in parameters
         if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        and (parameter.default is parameter.empty or parameter.name in known)
+        and (parameter.default is parameter.empty or known is None or parameter.name in known)
     ]
 
 

@@ -40,6 +40,11 @@ class TorchSource:
             self.inputs = _declared(path, loaded.program)
             self._examples: dict[str, torch.Tensor] = {}
         else:
+            if not input_names(self._module):
+                raise InputError(
+                    f"{path}: its forward has no parameters with names",
+                    hint="wrap it in a module with `def forward(self, image)`: the names become the model's inputs",
+                )
             self._examples = named_examples(str(path), self._module, loaded.examples)
             self.inputs = self._stated(unstated)
         self.outputs: tuple[TensorSpec, ...] = ()
@@ -95,12 +100,7 @@ class TorchSource:
             ) from None
 
     def _stated(self, unstated: Unstated) -> tuple[TensorSpec, ...]:
-        names = input_names(self._module, {**self._examples, **unstated.shapes})
-        if not names:
-            raise InputError(
-                f"{self._path}: its forward has no parameters with names",
-                hint="wrap it in a module with `def forward(self, image)`: the names become the model's inputs",
-            )
+        names = input_names(self._module, {*self._examples, *unstated.shapes})
         sample = {} if set(names) <= set(self._examples) else unstated.first_sample(names)
         batch = next((tensor.shape[:1] for tensor in self._examples.values()), None)
         specs = []

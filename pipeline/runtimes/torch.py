@@ -1,5 +1,6 @@
 """`.pt` files (TorchScript) on PyTorch's CPU runtime."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,7 +30,8 @@ class TorchModel(HostModel):
 
     def invoke(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         given = {spec.name: torch.from_numpy(np.array(inputs[spec.name])) for spec in self.inputs}
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # qnnpack, that it has 8 bits where x86 has 7
             answers = self._module(**given)
         return {spec.name: answers[spec.name].numpy() for spec in self.outputs}
 

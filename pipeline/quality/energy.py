@@ -20,8 +20,9 @@ MOST_BASELINE_NOISE = 0.1
 # Between the integral and mean power times time. Apart they are where samples are uneven and the load was not steady.
 MOST_CLOSURE = 0.02
 MOST_MISSING = 0.1
-_GAP = 1.5  # intervals between two samples from where on one is missing between them
+MOST_GAP = 0.5  # of a window; what happens in a gap is guessed from its ends
 _TWO_SIGMA = 1.96
+_ROUNDING_S = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class _Stretch:
     energy_j: float
     samples_w: Floats
     missing: int
+    longest_gap: float  # without a sample, as a share of the window
     closure: float
 
     @property
@@ -72,7 +74,7 @@ def energy_of(trace: PowerTrace) -> Energy | Absent:
 
 
 def _stretch(found: Curve, window: Window, start_s: float, end_s: float, interval_s: float) -> _Stretch:
-    samples_w = found.samples_w(start_s, end_s)
+    samples_w, moments_s = found.samples_w(start_s, end_s), found.moments_s(start_s, end_s)
     energy_j = found.energy_j_between(start_s, end_s)
     duration_s = end_s - start_s
     closure = 0.0
@@ -84,23 +86,24 @@ def _stretch(found: Curve, window: Window, start_s: float, end_s: float, interva
         runs=window.runs,
         energy_j=energy_j,
         samples_w=samples_w,
-        missing=_missing(found.moments_s(start_s, end_s), start_s, end_s, interval_s),
+        missing=_missing(len(moments_s), duration_s, interval_s),
+        longest_gap=float(np.diff(np.concatenate([[start_s], moments_s, [end_s]])).max()) / duration_s,
         closure=closure,
     )
 
 
-def _missing(moments_s: Floats, start_s: float, end_s: float, interval_s: float) -> int:
-    """Samples that should have been there: whole intervals without one."""
-    if interval_s <= 0:
-        return 0
-    gaps = np.diff(np.concatenate([[start_s], moments_s, [end_s]])) / interval_s
-    return int(np.sum(np.floor(gaps[gaps > _GAP] - 0.5)))
+def _missing(samples: int, duration_s: float, interval_s: float) -> int:
+    """By their number: by the gaps between them, a meter that is read unevenly would seem to lose what it has."""
+    return max(0, round(duration_s / interval_s) - samples) if interval_s > 0 else 0
 
 
 def _refusal(trace: PowerTrace, stretches: list[_Stretch]) -> str:
     missing, samples = sum(s.missing for s in stretches), sum(len(s.samples_w) for s in stretches)
     if missing > MOST_MISSING * (samples + missing):
         return f"{missing} of {samples + missing} samples of {trace.meter} are missing"
+    gap = max(stretch.longest_gap for stretch in stretches)
+    if gap > MOST_GAP:
+        return f"{trace.meter} was silent for {gap:.0%} of a window"
     worst = max(stretch.closure for stretch in stretches)
     if worst > MOST_CLOSURE:
         return f"the samples of {trace.meter} do not close: integral and mean power differ by {worst:.1%}"
@@ -198,6 +201,6 @@ def _doubts(trace: PowerTrace, busy: list[_Stretch]) -> list[str]:
     if len(busy) < LEAST_WINDOWS:
         found.append(f"{len(busy)} windows, {LEAST_WINDOWS} are needed")
     shortest_s = min(stretch.duration_s for stretch in busy)
-    if shortest_s < LEAST_WINDOW_S:
+    if shortest_s < LEAST_WINDOW_S - _ROUNDING_S:
         found.append(f"windows of {shortest_s:.3g} s, {LEAST_WINDOW_S:g} s are needed")
     return found

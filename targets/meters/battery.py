@@ -5,6 +5,7 @@ either. Both are decided by evidence: the unit by which of the two makes a power
 by the battery being known to discharge. A battery that charges, or a charger at its side, says nothing of the device.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -20,7 +21,7 @@ _UNITS = {"µA": 1e-12, "mA": 1e-9}  # times microvolts: watts. They are a facto
 _INTERVAL_S = 0.25  # gauges show something new every 1 to 10 s; more often costs little and tells when
 _AVERAGING_S = 1.0
 _ERROR_SHARE = 0.05  # of the current, by what makers of gauges promise without calibration
-_SAME_SIGN_SHARE = 0.95
+_UNSURE = 0.05  # a share of samples of the other sign that noise around a small current may have
 _DISCHARGING = "Discharging"
 _HINT = "unplug it (adb over Wi-Fi for a phone)"
 
@@ -47,23 +48,23 @@ class Battery:
         if not samples:
             return Absent(reason=f"battery ({source.place}) gave no reading")
         time_ns = [at for at, _ in samples]
-        if len(samples[0][1]) == 1:
-            products, scale, notes = [float(values[0]) for _, values in samples], 1e-6, ("power_now",)
-        else:
-            products = [float(values[0] * values[1]) for _, values in samples]
+        products = [float(math.prod(values)) for _, values in samples]
+        positive = sum(product > 0 for product in products) / len(products)
+        if _UNSURE < positive < 1 - _UNSURE:
+            return Absent(
+                reason=f"the battery's current changed its sign: it was positive in {positive:.0%} of the samples"
+            )
+        sign = 1.0 if positive > 0.5 else -1.0
+        scale, note = 1e-6, "power_now"
+        if len(samples[0][1]) == 2:
             unit = _unit(products)
             if unit is None:
                 watts = " or ".join(f"{abs(median(products)) * scale:.3g} W" for scale in _UNITS.values())
-                reason = f"the battery's current has no unit that makes sense: it would be {watts}"
-                return Absent(reason=reason)
-            scale, notes = _UNITS[unit], (f"current_now in {unit}",)
-        sign = 1.0 if median(products) > 0 else -1.0
-        same = sum(product * sign >= 0 for product in products) / len(products)
-        if same < _SAME_SIGN_SHARE:
-            return Absent(reason=f"the battery's current changed its sign in {1 - same:.0%} of the samples")
+                return Absent(reason=f"the battery's current has no unit that makes sense: it would be {watts}")
+            scale, note = _UNITS[unit], f"current_now in {unit}"
         power_w = [product * sign * scale for product in products]
         seen = replace(source, averaging_s=_update_s(time_ns, power_w) or source.averaging_s)
-        return traced(seen, time_ns, power_w, *notes, f"discharging is {'+' if sign > 0 else '−'}")
+        return traced(seen, time_ns, power_w, note, f"discharging is {'+' if sign > 0 else '−'}")
 
 
 def _source(folder: str, files: Mapping[str, str], chargers: Sequence[str]) -> PowerSource | None:

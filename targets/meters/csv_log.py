@@ -68,9 +68,9 @@ class CsvLog:
         if not {"time"} < self._columns.keys():
             raise InputError(f"{self.path} has no columns of time and power: {header.strip()!r}", hint=_HINT)
 
-    def trace(self, windows: Sequence[Window]) -> PowerTrace | Absent:
+    def trace(self, windows: Sequence[Window], late_s: float = _LATE_S) -> PowerTrace | Absent:
         wanted_s = (windows[-1].end_ns - windows[0].start_ns) * 1e-9
-        end = time.monotonic() + _LATE_S
+        end = time.monotonic() + late_s
         while True:
             time_s, power_w = self._rows()
             if len(time_s) >= 2 and time_s[-1] - time_s[0] >= wanted_s:

@@ -6,8 +6,8 @@ The kernel driver shows them in `energy_value` of two IIO devices, in µWs since
     CH0(T=1279315)[S1M_VDD_AMB], 51899976
 
 `dumpsys powerstats` lists the rails and not their energy (PowerStatsService of Android 12 to 14), so the driver is
-read; most builds allow that to root only. Rails named S… are step-down converters, VSYS_PWR_… lines at the battery's voltage;
-L… are linear regulators that S… feed, and would count twice.
+read; most builds allow that to root only. Rails named S… are step-down converters, VSYS_PWR_… lines at the battery's
+voltage; L… are linear regulators that S… feed, and would count twice.
 """
 
 import re

@@ -8,6 +8,7 @@ from targets.metering import NOT_ASKED, Metering, power_sources
 from targets.records import Absent, Answer, BenchRequest, Facts, Measurement, OpTime, Profile
 
 Json = Mapping[str, Any]
+_NOT_ASKED = Absent(reason=NOT_ASKED)
 
 
 def _or_absent(value: Any, kind: type[Any], reason: str) -> Any:
@@ -44,7 +45,7 @@ def decode_facts(target: str, wire: Json) -> Facts:
 
 
 def decode_measurement(
-    target: str, request: BenchRequest, wire: Json, metering: Metering | Absent = Absent(reason=NOT_ASKED)
+    target: str, request: BenchRequest, wire: Json, metering: Metering | Absent = _NOT_ASKED
 ) -> Measurement:
     """A measurement from the reply to `bench`; raises AgentFailed when the reply is out of protocol."""
     no_peak = f"the kernel of {target} reports no VmHWM"

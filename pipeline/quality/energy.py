@@ -61,7 +61,9 @@ def energy_of(trace: PowerTrace) -> Energy | Absent:
         start_s, end_s = ((at - origin_ns) * 1e-9 for at in (window.start_ns, window.end_ns))
         if end_s <= start_s or not found.covers(start_s, end_s):
             return Absent(reason=f"the samples of {trace.meter} do not cover the window at {start_s:.1f} s")
-        stretch = _stretch(found, window, start_s, end_s, trace.interval_s)
+        # One that shows a mean may be read more often than it has a new one, to see when; no more is missed then.
+        every_s = max(trace.interval_s, trace.averaging_s)
+        stretch = _stretch(found, window, start_s, end_s, every_s)
         if len(stretch.samples_w) < 2:
             return Absent(reason=f"{trace.meter} gave no two samples in the window at {start_s:.1f} s")
         stretches[window.kind].append(stretch)
@@ -73,7 +75,7 @@ def energy_of(trace: PowerTrace) -> Energy | Absent:
     return _energy(trace, busy, idle)
 
 
-def _stretch(found: Curve, window: Window, start_s: float, end_s: float, interval_s: float) -> _Stretch:
+def _stretch(found: Curve, window: Window, start_s: float, end_s: float, every_s: float) -> _Stretch:
     samples_w, moments_s = found.samples_w(start_s, end_s), found.moments_s(start_s, end_s)
     energy_j = found.energy_j_between(start_s, end_s)
     duration_s = end_s - start_s
@@ -86,15 +88,15 @@ def _stretch(found: Curve, window: Window, start_s: float, end_s: float, interva
         runs=window.runs,
         energy_j=energy_j,
         samples_w=samples_w,
-        missing=_missing(len(moments_s), duration_s, interval_s),
+        missing=_missing(len(moments_s), duration_s, every_s),
         longest_gap=float(np.diff(np.concatenate([[start_s], moments_s, [end_s]])).max()) / duration_s,
         closure=closure,
     )
 
 
-def _missing(samples: int, duration_s: float, interval_s: float) -> int:
+def _missing(samples: int, duration_s: float, every_s: float) -> int:
     """By their number: by the gaps between them, a meter that is read unevenly would seem to lose what it has."""
-    return max(0, round(duration_s / interval_s) - samples) if interval_s > 0 else 0
+    return max(0, round(duration_s / every_s) - samples) if every_s > 0 else 0
 
 
 def _refusal(trace: PowerTrace, stretches: list[_Stretch]) -> str:

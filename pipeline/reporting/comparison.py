@@ -218,7 +218,7 @@ def _energy(value: float | Absent, base: float | Absent | None, energy: Energy |
     cell = _plain(value, base, quantities.joules)
     if energy is None or isinstance(value, Absent):
         return cell
-    return replace(cell, interval=f"± {quantities.joules(getattr(energy, error))}")
+    return replace(cell, interval=quantities.margin(getattr(energy, error), value))
 
 
 def _plain(

@@ -10,7 +10,7 @@ from pipeline.derived import Energy
 from pipeline.quality.energy import energy_per_inference
 from pipeline.quality.statistics import intervals_overlap, summarize
 from pipeline.quality.validity import findings
-from pipeline.quantities import joules, milliseconds, size
+from pipeline.quantities import joules, margin, milliseconds, size
 from pipeline.records import JUDGED_FIDELITY, Artifact, Decision, Objective, Quality, Status, Summary, Verdict
 from targets.records import Absent, Failed, Measurement
 
@@ -136,7 +136,7 @@ def _judge_energy(energy: Energy | Absent, budget_j: float | None, failures: lis
     doubts += [f"energy cannot be judged: {doubt}" for doubt in energy.doubts]
     if budget_j is None or energy.doubts:
         return
-    text = f"{joules(energy.gross_j)} ± {joules(energy.gross_error_j)} per inference"
+    text = f"{joules(energy.gross_j)} {margin(energy.gross_error_j, energy.gross_j)} per inference"
     if energy.gross_j - energy.gross_error_j > budget_j:
         failures.append(f"{text} are over the budget of {joules(budget_j)}")
     elif energy.gross_j + energy.gross_error_j > budget_j:

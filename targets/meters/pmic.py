@@ -7,6 +7,7 @@ and every reading costs a process.
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from targets.meter import Readings
 from targets.meters.ina2xx import traced
@@ -53,7 +54,11 @@ class Pmic:
     def trace(self, source: PowerSource, readings: Readings) -> PowerTrace | Absent:
         sums = [(at, rails_w(texts[0])) for at, texts in zip(readings.time_ns, readings.values, strict=True)]
         samples = [(at, self._whole_w(sum_w)) for at, sum_w in sums if sum_w is not None]
-        return traced(source, [at for at, _ in samples], [power_w for _, power_w in samples])
+        moments_ns = [at for at, _ in samples]
+        # Where a process takes its time, readings come as often as the meter's share of the processor allows.
+        pace_s = (moments_ns[-1] - moments_ns[0]) * 1e-9 / max(1, len(moments_ns) - 1) if moments_ns else 0.0
+        paced = replace(source, interval_s=max(source.interval_s, pace_s))
+        return traced(paced, moments_ns, [power_w for _, power_w in samples])
 
     def _whole_w(self, sum_w: float) -> float:
         return sum_w

@@ -130,9 +130,10 @@ def test_the_rails_of_a_pi_5_are_added_and_its_estimate_is_never_chosen() -> Non
 
 
 def test_packages_are_added_and_nothing_that_is_in_them() -> None:
+    half = {"idle_share": 0.5, "busy_share": 0.5}
     domains = [
-        Rapl(max_energy_range_uj=40_000_000, start_uj=30_000_000, readable=True, idle_share=0.5, busy_share=0.5),
-        Rapl(domain="1", name="package-1", max_energy_range_uj=50_000_000, readable=True, idle_share=0.5, busy_share=0.5),
+        Rapl(max_energy_range_uj=40_000_000, start_uj=30_000_000, readable=True, **half),
+        Rapl(domain="1", name="package-1", max_energy_range_uj=50_000_000, readable=True, **half),
         Rapl(domain="0:0", name="core"),
         Rapl(domain="0:2", name="dram"),
         Rapl(domain="2", name="psys"),

@@ -19,7 +19,7 @@ LEAST_WINDOWS = 5
 MOST_BASELINE_NOISE = 0.1
 # Between the integral and mean power times time. Apart they are where samples are uneven and the load was not steady.
 MOST_CLOSURE = 0.02
-MOST_MISSING = 0.1
+MOST_MISSING = 0.2
 MOST_GAP = 0.5  # of a window; what happens in a gap is guessed from its ends
 _TWO_SIGMA = 1.96
 _ROUNDING_S = 1e-3

@@ -27,8 +27,8 @@ class _Chip:
 _OLD = _Chip(shunt_step_v=10e-6, power_steps=20, error_share=0.015, interval_s=0.0011)
 _NEW = _Chip(shunt_step_v=2.5e-6, power_steps=25, error_share=0.011, interval_s=0.035)
 _CHIPS: Mapping[str, _Chip] = {"ina219": _OLD, "ina220": _OLD, "ina226": _NEW, "ina230": _NEW, "ina231": _NEW}
-# Faster chips are read no faster than this: 50 readings a second of a steady load say all there is to know.
-_FASTEST_S = 0.02
+# Faster chips are read no faster than this: 25 readings a second of a steady load say all there is to know.
+_FASTEST_S = 0.04
 
 
 class Ina2xx:

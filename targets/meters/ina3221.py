@@ -14,7 +14,7 @@ from targets.records import Absent, PowerSource, PowerTrace
 
 _INPUTS = ("VDD_IN", "POM_5V_IN", "SYS_VIN_MUX", "VIN_SYS_5V0")  # of the Orin and Xavier NX, Nano, AGX, AGX Orin
 _STEP_V = 40e-6  # over the shunt
-_FASTEST_S = 0.02
+_FASTEST_S = 0.04
 _ERROR_SHARE = 0.015  # gain 0.5 % (data sheet), and 1 % that a shunt resistor usually may be off
 
 

@@ -9,7 +9,7 @@ from targets.lab.power.model import PowerParameters, State
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Battery:
-    """Discharging, but while a charger is connected. Source of the quirks: issue threads of energy meters for Android."""
+    """Discharging while no charger is connected. Source of the quirks: issue threads of energy meters for Android."""
 
     capacity_j: float = 66_000.0  # 4 700 mAh
     charge: float = 0.81  # at boot, of 1

@@ -152,7 +152,7 @@ class AnyTarget(Section):
     )
     meter: str = Field(
         default="",
-        description="power meter, of those that `deploy targets probe` lists; csv:PATH, replay:PATH, none; empty: the best",
+        description="power meter, as `deploy targets probe` lists them, csv:PATH, replay:PATH or none; empty: the best",
     )
 
     device_class: str = Field(

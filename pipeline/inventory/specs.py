@@ -10,7 +10,9 @@ from targets.records import TargetSpec
 
 def target_spec(name: str, target: TargetConfig, base: Path) -> TargetSpec:
     if isinstance(target, LocalTarget):
-        return TargetSpec(name=name, transport="local", python=target.python, threads=target.threads, **_words(target, base))
+        return TargetSpec(
+            name=name, transport="local", python=target.python, threads=target.threads, **_words(target, base)
+        )
 
     def here(path: str) -> str:
         return _at(base, path) if path else ""

@@ -104,13 +104,16 @@ class Sampler:
         room = MAX_TEXT_BYTES
         due = time.monotonic()
         try:
-            while not self.ended.is_set() and room > 0:
+            while room > 0:
+                ended = self.ended.is_set()  # the last reading is one after the end, or there would be none beyond it
                 before = time.monotonic_ns()
                 texts = [run_command(self.command)] if self.command else [read_again(handle) for handle in handles]
                 after = time.monotonic_ns()
                 self.time_ns.append((before + after) // 2)
                 self.values.append(texts)
                 room -= sum(map(len, texts)) + 30  # a time stamp, and what JSON puts around it
+                if ended:
+                    break
                 pace_s = self.interval_s
                 if self.command:
                     pace_s = max(pace_s, (after - before) * 1e-9 / MAX_COMMAND_SHARE)

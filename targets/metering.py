@@ -65,7 +65,17 @@ class Metering:
             values=tuple(tuple(str(text) for text in texts) for texts in wire["readings"]["values"]),
         )
         found = device_meters()[self.source.meter].trace(self.source, readings)
-        return found if isinstance(found, Absent) else replace(found, windows=windows)
+        if isinstance(found, Absent):
+            return found
+        return replace(found, windows=windows, notes=(*found.notes, *_cost(readings, wire["readings"].get("cpu_s"))))
+
+
+def _cost(readings: Readings, cpu_s: float | None) -> tuple[str, ...]:
+    """How much of a processor the reading itself took: it is in idle and busy windows alike."""
+    if not cpu_s or len(readings.time_ns) < 2:
+        return ()
+    share = float(cpu_s) / ((readings.time_ns[-1] - readings.time_ns[0]) * 1e-9)
+    return (f"reading it took {share:.1%} of a processor",)
 
 
 def metering(target: str, asked: str, plan: EnergyPlan | None, sources: Sequence[PowerSource]) -> Metering | Absent:

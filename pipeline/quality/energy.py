@@ -106,12 +106,18 @@ def _refusal(trace: PowerTrace, stretches: list[_Stretch]) -> str:
     gap = max(stretch.longest_gap for stretch in stretches)
     if gap > MOST_GAP:
         return f"{trace.meter} was silent for {gap:.0%} of a window"
-    worst = max(stretch.closure for stretch in stretches)
+    worst = max(stretch.closure - _end_effect(stretch) for stretch in stretches)
     if worst > MOST_CLOSURE:
         return f"the samples of {trace.meter} do not close: integral and mean power differ by {worst:.1%}"
     if min(stretch.mean_w for stretch in stretches) <= 0:
         return f"{trace.meter} shows no power"
     return ""
+
+
+def _end_effect(stretch: _Stretch) -> float:
+    """What closure may miss where few samples vary much: the ends of a window are half a sample each."""
+    spread = float(np.std(stretch.samples_w)) / abs(stretch.mean_w) if stretch.mean_w else 0.0
+    return 3 * spread / len(stretch.samples_w)
 
 
 def _energy(trace: PowerTrace, busy: list[_Stretch], idle: list[_Stretch]) -> Energy:

@@ -23,13 +23,3 @@ class Energy:
     samples: int  # of the meter, inside the windows
     missing_samples: int
     doubts: tuple[str, ...]  # why a gate may not decide by it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """Something about a measurement's validity."""
-
-    code: str
-    detail: str
-    remedy: str
-    blocking: bool = True

@@ -1,16 +1,24 @@
-"""What the device said of itself around a benchmark, against what makes its numbers those of another device. Pure."""
+"""Whether one benchmark of a run may be believed, from what the device said of itself around it. Pure.
 
-from pipeline.derived import Finding
+A session of many blocks has more to go by: `pipeline.measuring.validity`.
+"""
+
+from collections.abc import Mapping
+
+from pipeline.measuring.records import Doubt, Finding
 from targets.records import Measurement
 
 # Of `vcgencmd get_throttled`; the same 16 places higher: has happened since boot.
-_BITS = {0: "under-voltage", 1: "frequency-capped", 2: "throttled", 3: "soft-temperature-limit"}
+_BITS: Mapping[int, tuple[Doubt, str]] = {
+    0: ("under-voltage", "under-voltage"),
+    1: ("throttled", "frequency-capped"),
+    2: ("throttled", "throttled"),
+    3: ("throttled", "at the soft temperature limit"),
+}
 _SINCE_BOOT = 16
-_REMEDIES = {
+_REMEDIES: Mapping[Doubt, str] = {
     "under-voltage": "use a supply and a cable that hold the voltage",
-    "frequency-capped": "cool the device, or measure less at a time",
     "throttled": "cool the device, or measure less at a time",
-    "soft-temperature-limit": "cool the device, or measure less at a time",
 }
 
 
@@ -22,7 +30,7 @@ def findings(measured: Measurement) -> list[Finding]:
 def _throttled(measured: Measurement) -> list[Finding]:
     before, after = (_bits(measured.conditions.get(f"throttled_{moment}", "")) for moment in ("before", "after"))
     found = []
-    for bit, code in _BITS.items():
+    for bit, (doubt, words) in _BITS.items():
         now = (before | after) >> bit & 1
         new = (after & ~before) >> (bit + _SINCE_BOOT) & 1
         if now or new:
@@ -32,8 +40,8 @@ def _throttled(measured: Measurement) -> list[Finding]:
                 for key in ("temperature_c_before", "temperature_c_after")
                 if key in measured.conditions
             )
-            detail = f"{code} {when}" + (f" ({heat})" if heat else "")
-            found.append(Finding(code=code, detail=detail, remedy=_REMEDIES[code]))
+            detail = f"{words} {when}" + (f" ({heat})" if heat else "")
+            found.append(Finding(doubt=doubt, reason=detail, remedy=_REMEDIES[doubt], blocking=True))
     return found
 
 
@@ -49,5 +57,6 @@ def _plugged(measured: Measurement) -> list[Finding]:
     before, after = (measured.conditions.get(f"battery_status_{moment}") for moment in ("before", "after"))
     if before and after and (before == "discharging") != (after == "discharging"):
         detail = f"the battery went from {before} to {after}"
-        return [Finding(code="power-source-changed", detail=detail, remedy="leave the charger as it is, and run again")]
+        remedy = "leave the charger as it is, and run again"
+        return [Finding(doubt="power-source-changed", reason=detail, remedy=remedy, blocking=True)]
     return []

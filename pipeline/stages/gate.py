@@ -109,7 +109,7 @@ def _judge_measurement(
         doubts += [f"{name} cannot be judged here: {emulated}" for name, limit in asked.items() if limit is not None]
     else:
         _judge_cost(measured, budgets, objective, failures, doubts)
-        doubts += [f"{found.detail}: {found.remedy}" for found in findings(measured) if found.blocking]
+        doubts += [f"{found.reason}: {found.remedy}" for found in findings(measured) if found.blocking]
 
 
 def _judge_cost(

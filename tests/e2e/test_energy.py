@@ -164,8 +164,8 @@ def test_a_phone_on_a_charger_has_no_energy(troubled: Troubled) -> None:
 
 def test_heat_during_the_run_is_seen_in_the_firmwares_bits(troubled: Troubled) -> None:
     (finding,) = findings(troubled.heated)
-    assert finding.code == "frequency-capped" and finding.blocking
-    assert "°C →" in finding.detail and "cool the device" in finding.remedy
+    assert finding.doubt == "throttled" and finding.blocking
+    assert "frequency-capped" in finding.reason and "°C →" in finding.reason and "cool the device" in finding.remedy
 
 
 def test_a_run_reports_energy_and_its_budget_is_left_open_on_an_emulator(troubled: Troubled) -> None:

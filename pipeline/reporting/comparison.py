@@ -125,7 +125,7 @@ def _metered(report: Report, target: str) -> str:
     if not found:
         return ""
     first, missing = found[0], sum(each.missing_samples for each in found)
-    doubts = dict.fromkeys(doubt for each in found for doubt in each.doubts)
+    doubts = max((each.doubts for each in found), key=len)
     return (
         f"energy by {first.meter}: {first.scope}; median of {first.windows} windows of "
         f"{quantities.number(first.window_s)} s or more, "

@@ -104,7 +104,9 @@ def _widest(table: Table, console: Console, options: ConsoleOptions) -> Renderab
     dropped: list[str] = []
     # The first task metric stays to the end: the choice is made by it.
     metrics = [column.key for column in table.columns if column.key.startswith("metric:")]
-    for key in ("", *_EXPENDABLE, *reversed(metrics[1:])):
+    measured = ("energy",) if table.metered else ()  # whoever asked for it wants to see it
+    expendable = [key for key in _EXPENDABLE if key not in measured]
+    for key in ("", *expendable, *measured, *reversed(metrics[1:])):
         dropped.append(key)
         grid = _grid(table, dropped)
         if console.measure(grid, options=options.update(max_width=1000)).maximum <= options.max_width:

@@ -84,7 +84,7 @@ def _source(folder: str, files: Mapping[str, str], chip: _Chip) -> PowerSource |
     return PowerSource(
         meter="ina2xx",
         place=folder,
-        scope=f"what {label or 'the line'} that the {name} is in draws",
+        scope=f"{label}, by its {name}" if label else f"the line that its {name} is in",
         interval_s=max(interval_s, _FASTEST_S),
         averaging_s=interval_s,
         resolution_w=resolution_w,

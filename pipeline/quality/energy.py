@@ -49,6 +49,12 @@ def energy_per_inference(measured: Measurement) -> Energy | Absent:
     return trace if isinstance(trace, Absent) else energy_of(trace)
 
 
+def gross_per_inference_j(measured: Measurement) -> float | Absent:
+    """Gross joules alone, for who shows no uncertainty."""
+    energy = energy_per_inference(measured)
+    return energy if isinstance(energy, Absent) else energy.gross_j
+
+
 def energy_of(trace: PowerTrace) -> Energy | Absent:
     """Gross and net energy per inference of a trace with its windows."""
     try:

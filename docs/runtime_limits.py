@@ -1,11 +1,12 @@
-"""Ask released runtimes what they can load, and write pipeline/appcheck/limits.json.
+"""Ask released runtimes what they can load, and write pipeline/fit/limits.json.
 
     python docs/runtime_limits.py              every version of `VERSIONS`, each installed into its own environment
     python docs/runtime_limits.py --installed  print what the runtimes of this environment say, change nothing
 
 A `.tflite` model names its operators by code and version, and LiteRT looks all of them up before it reads the graph: a
-model of nothing but one operator code tells whether that is known. ONNX Runtime refuses a model whose opset or IR
-version is newer than its own. Both are asked, so the table holds what the binaries say and not what pages say of them.
+model of nothing but one operator code tells whether that is known, as does one of nothing but a tensor for its data
+type. ONNX Runtime refuses a model whose opset or IR version is newer than its own, and names operators of domains that
+it does not know. All are asked, so the table holds what the binaries say and not what pages say of them.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import venv
 from pathlib import Path
 from typing import Any
 
-OUT = Path(__file__).resolve().parents[1] / "pipeline" / "appcheck" / "limits.json"
+OUT = Path(__file__).resolve().parents[1] / "pipeline" / "fit" / "limits.json"
 # Releases whose limits differ from the one before, or that many apps have; the newest of each line is among them.
 VERSIONS = {
     "tflite-runtime": ("2.14.0",),
@@ -30,11 +31,49 @@ VERSIONS = {
 }
 _MOST_CODES = 256  # a flatbuffer's builtin codes end at 209 today
 _MOST_VERSION = 40  # FULLY_CONNECTED has the highest, 14
-_MOST_OPSET, _MOST_IR = 40, 20
+_MOST_OPSET, _MOST_IR, _MOST_ML = 40, 20, 15
+_CUSTOM_CODE = 32  # BuiltinOperator.CUSTOM
+_MOST_TYPE = 40  # TensorType ends at 20
+# Custom operators that published models have and a plain runtime may bring, by TensorFlow's own names.
+_CUSTOM = (
+    *(
+        "TFLite_Detection_PostProcess",
+        "AudioSpectrogram",
+        "Mfcc",
+        "NumericVerify",
+        "RFFT2D",
+        "Convolution2DTransposeBias",
+    ),
+    *("MaxPoolingWithArgmax2D", "MaxUnpooling2D", "Landmarks2TransformMatrix", "TransformTensorBilinear"),
+)
+# Operators of com.microsoft that quantizers and optimizers write.
+_MICROSOFT = (
+    *(
+        "MatMulNBits",
+        "MatMulBnb4",
+        "GatherBlockQuantized",
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "MatMulIntegerToFloat",
+    ),
+    *(
+        "DynamicQuantizeMatMul",
+        "DynamicQuantizeLSTM",
+        "QLinearAdd",
+        "QLinearMul",
+        "QLinearAveragePool",
+        "QLinearConcat",
+    ),
+    *("QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearReduceMean", "QLinearSigmoid", "QLinearSoftmax"),
+    *("QLinearWhere", "QGemm", "QAttention", "QOrderedMatMul", "QEmbedLayerNormalization", "FusedConv", "FusedGemm"),
+    *("FusedMatMul", "Gelu", "BiasGelu", "FastGelu", "QuickGelu", "SkipLayerNormalization", "Attention"),
+    *("SkipSimplifiedLayerNormalization", "EmbedLayerNormalization", "MultiHeadAttention", "GroupQueryAttention"),
+    *("RotaryEmbedding", "NhwcMaxPool", "BiasSplitGelu", "Inverse", "GridSample", "CDist", "Trilu", "Unique"),
+)
 
 # Runs in the runtime's own environment. Versions of one operator have no holes, so the first refusal is the end.
 _ASK = """
-import json, sys
+import json, os, sys
 def litert(Interpreter, spec):
     found = {}
     prefix, code_at, deprecated_at, version_at = bytearray.fromhex(spec["model"]), *spec["places"]
@@ -50,6 +89,23 @@ def litert(Interpreter, spec):
                     break
                 continue
             found[str(code)] = version
+    def loads(model):
+        try:
+            Interpreter(model_content=bytes.fromhex(model))
+        except (ValueError, RuntimeError):
+            return False
+        return True
+    found["type"] = max(int(n) for n, model in spec["types"].items() if loads(model))
+    def resolves(model):
+        child = os.fork()  # an operator without its options may end the process; then it is there
+        if child == 0:
+            try:
+                Interpreter(model_content=bytes.fromhex(model)).allocate_tensors()
+            except Exception as fault:
+                os._exit("unresolved custom op" in str(fault))
+            os._exit(0)
+        return os.waitpid(child, 0)[1] != 256
+    found.update({"custom." + name: 1 for name, model in spec["custom"].items() if resolves(model)})
     return found
 def onnx(ort, spec):
     ort.set_default_logger_severity(4)
@@ -59,7 +115,14 @@ def onnx(ort, spec):
         except Exception:
             return False
         return True
-    return {kind: max(int(n) for n, model in spec[kind].items() if loads(model)) for kind in ("opset", "ir")}
+    def knows(model):
+        try:
+            ort.InferenceSession(bytes.fromhex(model), providers=["CPUExecutionProvider"])
+        except Exception as fault:
+            return "is not a registered function/op" not in str(fault)
+        return True
+    found = {kind: max(int(n) for n, model in spec[kind].items() if loads(model)) for kind in ("opset", "ir", "ml")}
+    return {**found, **{name: 1 for name, model in spec["ops"].items() if knows(model)}}
 name, spec = sys.argv[1], json.load(sys.stdin)
 if name == "onnxruntime":
     import onnxruntime
@@ -75,22 +138,39 @@ print("ANSWER" + json.dumps(answer))
 
 
 def litert_question() -> dict[str, Any]:
-    """A model of one operator code and an empty graph, and where in it code and version stand."""
+    """A model of one operator code and an empty graph, and where in it code and version stand; others, ready made."""
+    written = _tflite(0x01020304, 0x55, 0x05060708)
+    marks = (bytes((4, 3, 2, 1)), b"\x55", bytes((8, 7, 6, 5)))
+    return {
+        "model": written.hex(),
+        "places": [written.index(mark) for mark in marks],
+        "codes": _MOST_CODES,
+        "versions": _MOST_VERSION,
+        "types": {n: _tflite(0, 0, 1, type=n).hex() for n in range(_MOST_TYPE)},
+        "custom": {name: _tflite(_CUSTOM_CODE, _CUSTOM_CODE, 1, custom=name).hex() for name in _CUSTOM},
+    }
+
+
+def _tflite(builtin: int, deprecated: int, version: int, *, type: int | None = None, custom: str = "") -> bytes:
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
-    code = schema.OperatorCodeT()
-    code.builtinCode, code.deprecatedBuiltinCode, code.version = 0x01020304, 0x55, 0x05060708
-    graph = schema.SubGraphT()
+    code, graph, model = schema.OperatorCodeT(), schema.SubGraphT(), schema.ModelT()
+    code.builtinCode, code.deprecatedBuiltinCode, code.version = builtin, deprecated, version
+    code.customCode = custom or None
     graph.tensors, graph.operators, graph.inputs, graph.outputs = [], [], [], []
-    model = schema.ModelT()
+    if custom:
+        operator = schema.OperatorT()
+        operator.opcodeIndex, operator.inputs, operator.outputs = 0, [], []
+        graph.operators = [operator]
+    if type is not None:
+        tensor = schema.TensorT()
+        tensor.name, tensor.shape, tensor.type, tensor.buffer = "only", [2], type, 0
+        graph.tensors = [tensor]
     model.version, model.subgraphs, model.operatorCodes, model.buffers = 3, [graph], [code], [schema.BufferT()]
     builder = flatbuffers.Builder(256)
     builder.Finish(model.Pack(builder), b"TFL3")
-    written = bytes(builder.Output())
-    marks = (bytes((4, 3, 2, 1)), b"\x55", bytes((8, 7, 6, 5)))
-    places = [written.index(mark) for mark in marks]
-    return {"model": written.hex(), "places": places, "codes": _MOST_CODES, "versions": _MOST_VERSION}
+    return bytes(builder.Output())
 
 
 def onnx_question() -> dict[str, Any]:
@@ -98,15 +178,21 @@ def onnx_question() -> dict[str, Any]:
     from onnx import TensorProto, helper
 
     value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
-    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "same", value[:1], value[1:])
+    same = helper.make_node("Identity", ["x"], ["y"])
 
-    def model(opset: int, ir: int) -> str:
-        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir)
-        return str(made.SerializeToString().hex())
+    def model(opset: int, ir: int, microsoft: str = "", ml: int = 0) -> str:
+        nodes = [helper.make_node(microsoft, [], ["z"], domain="com.microsoft")] if microsoft else []
+        graph = helper.make_graph([same, *nodes], "same", value[:1], value[1:])
+        imports = [helper.make_opsetid("", opset), *([helper.make_opsetid("com.microsoft", 1)] if microsoft else [])]
+        imports += [helper.make_opsetid("ai.onnx.ml", ml)] if ml else []
+        return str(helper.make_model(graph, opset_imports=imports, ir_version=ir).SerializeToString().hex())
 
     return {
         "opset": {n: model(n, 7) for n in range(13, _MOST_OPSET)},
         "ir": {n: model(13, n) for n in range(3, _MOST_IR)},
+        # Refused also where no operator of it is used, and quantizers like to write it.
+        "ml": {n: model(13, 7, ml=n) for n in range(1, _MOST_ML)},
+        "ops": {f"com.microsoft.{name}": model(13, 7, name) for name in _MICROSOFT},
     }
 
 
@@ -139,28 +225,37 @@ def ask_release(name: str, version: str) -> dict[str, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--installed", action="store_true", help="print what this environment's runtimes say")
-    if parser.parse_args().installed:
+    parser.add_argument("--only", choices=VERSIONS, help="ask this runtime's releases again and keep the others'")
+    asked = parser.parse_args()
+    if asked.installed:
         print(json.dumps({name: ask(sys.executable, name) for name in ("ai-edge-litert", "onnxruntime")}))
         return
     table: dict[str, dict[str, dict[str, int]]] = {}
+    kept = json.loads(OUT.read_text(encoding="utf-8")) if asked.only else {}
     for name, versions in VERSIONS.items():
+        if asked.only not in (None, name):
+            table[name] = kept[name]
+            continue
         for version in versions:
             print(f"{name} {version}", file=sys.stderr)
             table.setdefault(name, {})[version] = ask_release(name, version)
     OUT.write_text(written(table), encoding="utf-8")
 
 
-def operators() -> dict[str, str]:
-    """The operators' names by code, in the schema of the newest LiteRT that is installed here."""
+def names(enumeration: str) -> dict[str, str]:
+    """The names of operators or of data types by number, in the schema of the LiteRT that is installed here."""
     from ai_edge_litert import schema_py_generated as schema
 
-    codes = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
-    return {str(code): name for code, name in sorted(codes.items())}
+    numbers = {value: name for name, value in vars(getattr(schema, enumeration)).items() if isinstance(value, int)}
+    return {str(number): name for number, name in sorted(numbers.items())}
 
 
 def written(table: dict[str, dict[str, dict[str, int]]]) -> str:
     """The table as a file that a person can compare: a line per release."""
-    rows = [f'"operators": {json.dumps(operators())}']
+    rows = [
+        f'"operators": {json.dumps(names("BuiltinOperator"))}',
+        f'"types": {json.dumps(names("TensorType"))}',
+    ]
     for name, releases in table.items():
         lines = ",\n".join(f'  "{version}": {json.dumps(answer)}' for version, answer in releases.items())
         rows.append(f'"{name}": {{\n{lines}\n }}')

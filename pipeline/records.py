@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pipeline.derived import Energy
+from pipeline.fit.records import Fit
 from targets.records import Absent, Answer, Facts, Failed, Measurement, TensorSpec
 
 Format = Literal["tflite", "onnx"]
@@ -298,6 +299,7 @@ class Pushed:
     facts: Facts
     sent_bytes: int
     present_bytes: int  # was there already
+    fits: Mapping[str, Fit] = field(default_factory=dict)  # by recipe; one that does not fit was not sent
     kind: Literal["pushed"] = "pushed"
 
 
@@ -358,6 +360,9 @@ class TargetResult:
     reason: str
     conditions: Mapping[str, str] = field(default_factory=dict)
     energy_details: Energy | None = None
+    fit: str = ""  # whether the file fits the device, in words; empty: not judged
+    path: str = ""  # of the file that was lowered for this device, relative to the report's folder
+    sha256: str = ""  # of that file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,14 @@ class Device(ABC):
     def facts(self) -> Facts:
         """What the device is and how it is right now."""
 
+    def try_runtimes(self) -> Mapping[str, str]:
+        """What goes wrong when each installed runtime is imported, by distribution; "" when nothing does.
+
+        A build for another CPU ends the process: that is found here, in one of its own, and not in a benchmark. Empty
+        for a device whose runtimes the host brings along.
+        """
+        return {}
+
     def push(self, path: Path, digest: str, progress: Callable[[int, int], None] | None = None) -> bool:
         """Bring a file to the device under its SHA-256 digest; False when it was there and nothing was sent.
 

@@ -96,6 +96,10 @@ class Facts:
     emulated: str = ""  # non-empty: why latencies here are not those of the hardware it looks like
     conditions: Mapping[str, str] = field(default_factory=dict)  # of a phone: battery, thermal status, clusters …
     power_sources: tuple[PowerSource, ...] = ()  # what `meters` names, the best first
+    executable: str = ""  # of that Python, on the device
+    numpy: str = ""  # version; empty where there is none, or no Python
+    page_bytes: int = 0  # of memory; 0: not told
+    imports: Mapping[str, str] = field(default_factory=dict)  # runtimes that were tried, to what went wrong: "" nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

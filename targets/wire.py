@@ -39,6 +39,9 @@ def decode_facts(target: str, wire: Json) -> Facts:
             emulated=str(wire["emulated"]),
             conditions={str(key): str(value) for key, value in wire.get("conditions", {}).items()},
             power_sources=sources,
+            executable=str(wire.get("executable", "")),
+            numpy=str(wire.get("numpy", "")),
+            page_bytes=int(wire.get("page_bytes", 0)),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as fault:
         raise AgentFailed(f"{target}: the agent's facts are out of protocol ({fault!r})") from fault

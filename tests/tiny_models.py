@@ -82,12 +82,17 @@ def tflite_bundle(folder: Path, *, wrong_by: float = 0.0, remainders: int = 0) -
     return _bundle(folder, "tflite", _tflite_bytes(operators), wrong_by)
 
 
-def _tflite_bytes(kinds: Sequence[int]) -> bytes:
+def tflite_chain(additions: int, shape: tuple[int, ...]) -> bytes:
+    """y = 2^n · x by n additions of a value to itself, in tensors of this shape."""
+    return _tflite_bytes([schema.BuiltinOperator.ADD] * additions, shape)
+
+
+def _tflite_bytes(kinds: Sequence[int], shape: tuple[int, ...] = SHAPE) -> bytes:
     """A chain of operators, each of which takes what is before it twice."""
     tensors, operators, codes = [], [], []
     for name in ("inner_x:0", *(f"between_{number}" for number in range(1, len(kinds))), "inner_y:0"):
         tensor = schema.TensorT()
-        tensor.name, tensor.shape, tensor.type, tensor.buffer = name, list(SHAPE), schema.TensorType.FLOAT32, 0
+        tensor.name, tensor.shape, tensor.type, tensor.buffer = name, list(shape), schema.TensorType.FLOAT32, 0
         tensors.append(tensor)
     for number, kind in enumerate(kinds):
         operator, code = schema.OperatorT(), schema.OperatorCodeT()

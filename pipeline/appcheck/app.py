@@ -4,20 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipeline.fit.records import ModelFormat, OnnxNeeds, OrtNeeds, RuntimeName, TfliteNeeds
 from targets.records import Absent
 
 AppKind = Literal["apk", "aab"]
-ModelFormat = Literal["tflite", "onnx", "ort"]
-RuntimeName = Literal["litert", "onnxruntime"]
 # blocking: the release breaks. warning: look at it. unjudged: a check could not be made, so nothing has passed it.
 Severity = Literal["blocking", "warning", "unjudged"]
-
-RUNTIME_OF: Mapping[ModelFormat, RuntimeName] = {"tflite": "litert", "onnx": "onnxruntime", "ort": "onnxruntime"}
-RUNTIME_TITLES: Mapping[RuntimeName, str] = {"litert": "LiteRT", "onnxruntime": "ONNX Runtime"}
-
-
-class Malformed(ValueError):
-    """Bytes inside the app that are not what their name says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,31 +34,6 @@ class Entry:
     compressed_bytes: int
     stored: bool  # not compressed
     offset: int  # where its content begins in the archive
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TfliteNeeds:
-    """What a runtime must know to load a `.tflite` file."""
-
-    ops: tuple[tuple[int, int], ...]  # builtin code, version
-    custom: tuple[str, ...]
-    min_runtime: str  # as the converter noted it: TensorFlow's numbering; empty when it did not
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OnnxNeeds:
-    """What a runtime must know to load an `.onnx` file."""
-
-    ir: int
-    opset: int
-    domains: tuple[str, ...]  # operators of others than ONNX
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OrtNeeds:
-    """The version of the ORT format that an `.ort` file is in."""
-
-    version: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.appcheck.app import AppKind, Entry, Malformed
+from pipeline.appcheck.app import AppKind, Entry
 from pipeline.errors import InputError
+from pipeline.fit.records import Malformed
 from pipeline.quantities import size
 
 _LOCAL_HEADER = struct.Struct("<26xHH")  # the lengths of name and extra field at the end of the 30 bytes

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline import codec
-from pipeline.appcheck.app import RuntimeName
 from pipeline.errors import InputError
+from pipeline.fit.records import RuntimeName
 from pipeline.records import Report, VerdictKind
 
 

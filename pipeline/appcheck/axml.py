@@ -8,7 +8,7 @@ themselves, or depend on lxml and have ended; none reads a manifest alone. Refer
 import struct
 from collections.abc import Iterator, Mapping
 
-from pipeline.appcheck.app import Malformed
+from pipeline.fit.records import Malformed
 
 Element = tuple[str, Mapping[str, str | int]]
 

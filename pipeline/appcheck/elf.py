@@ -7,7 +7,7 @@ bytes with whatever exception they lead to. Reference: the ELF chapters of the S
 import struct
 from dataclasses import dataclass
 
-from pipeline.appcheck.app import Malformed
+from pipeline.fit.records import Malformed
 
 _PT_LOAD, _PT_DYNAMIC = 1, 2
 _DT_STRTAB, _DT_SYMTAB, _DT_STRSZ = 5, 6, 10

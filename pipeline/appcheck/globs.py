@@ -5,7 +5,7 @@ Java's glob syntax, as bundletool reads it: `*` and `?` stop at a slash, `**` do
 
 from functools import cache
 
-from pipeline.appcheck.app import Malformed
+from pipeline.fit.records import Malformed
 
 _MOST_ALTERNATIVES = 64
 _LONGEST = 1000  # characters; a path in an archive and a sensible pattern are far shorter

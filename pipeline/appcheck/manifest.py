@@ -6,8 +6,10 @@ Gradle plugin's app_dependencies.proto.
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from pipeline.appcheck import axml, wire
-from pipeline.appcheck.app import BundleConfig, Malformed, Manifest
+from pipeline.appcheck import axml
+from pipeline.appcheck.app import BundleConfig, Manifest
+from pipeline.fit import wire
+from pipeline.fit.records import Malformed
 
 _DEEPEST = 100  # elements inside one another; a manifest needs six
 # bundletool's enum PageAlignment; 0 is "unspecified".

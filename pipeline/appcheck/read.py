@@ -7,20 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.appcheck import elf, manifest, runtime
-from pipeline.appcheck.app import (
-    RUNTIME_OF,
-    App,
-    BundleConfig,
-    Entry,
-    Library,
-    Malformed,
-    Manifest,
-    Model,
-    ModelFormat,
-    RuntimeName,
-)
+from pipeline.appcheck.app import App, BundleConfig, Entry, Library, Manifest, Model
 from pipeline.appcheck.archive import Archive, opened
-from pipeline.appcheck.needs import is_tflite, needs_of
+from pipeline.fit.needs import is_tflite, needs_of
+from pipeline.fit.records import RUNTIME_OF, Malformed, ModelFormat, RuntimeName
 from targets.records import Absent
 
 # Names of classes in the byte code, as type descriptors have them, that tell what the app uses.

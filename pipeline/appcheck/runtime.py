@@ -9,7 +9,7 @@ import re
 import struct
 
 from pipeline.appcheck import elf
-from pipeline.appcheck.app import Malformed, RuntimeName
+from pipeline.fit.records import Malformed, RuntimeName
 
 # Names in the vendors' Android archives.
 LIBRARIES: dict[str, RuntimeName] = {

@@ -10,8 +10,8 @@ from pipeline.cli.options import json_option, state_folder, state_option
 
 if TYPE_CHECKING:
     from pipeline.appcheck import App, Asked, Checked, Finding
-    from pipeline.appcheck.app import RuntimeName
     from pipeline.config_file import LoadedConfig
+    from pipeline.fit.records import RuntimeName
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _DEFAULT_RELEASE = Path("deploy-out")
@@ -128,7 +128,7 @@ def _asked(
 
 
 def _runtimes(written: tuple[str, ...]) -> "Mapping[RuntimeName, str]":
-    from pipeline.appcheck.app import RUNTIME_TITLES
+    from pipeline.fit.records import RUNTIME_TITLES
 
     found: dict[RuntimeName, str] = {}
     for text in written:

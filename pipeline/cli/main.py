@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "compare": ("pipeline.cli.measure:compare", "Measure two recipes against each other: is one slower?"),
     "init": ("pipeline.cli.init:init", "Make a folder with the example, ready to run."),
     "targets": ("pipeline.cli.targets:targets", "List the devices of deploy.yaml, or look at one."),
+    "fit": ("pipeline.cli.fit:fit", "Say whether a model fits the targets, before it travels."),
     "rehearse": (
         "pipeline.cli.rehearse:rehearse",
         "Run on devices made of software while they fail as faults.yaml says.",

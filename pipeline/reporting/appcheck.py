@@ -9,10 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline import codec
-from pipeline.appcheck.app import RUNTIME_OF, RUNTIME_TITLES, Manifest, Severity
+from pipeline.appcheck.app import Manifest, Severity
 from pipeline.appcheck.check import Checked, CheckStatus
 from pipeline.appcheck.rules import SAYS
 from pipeline.appcheck.rules.finding import models as counted
+from pipeline.fit.records import RUNTIME_OF, RUNTIME_TITLES
 from pipeline.quantities import size
 from pipeline.reporting.junit import legal
 from pipeline.reporting.markdown import escape

@@ -1,6 +1,6 @@
 """The comparison table of one device, as text cells: what HTML, Markdown and the console all show."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -46,7 +46,7 @@ class Table:
     failure: Failed | None
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
-    notes: tuple[str, ...]  # reasons of absent numbers, each once; a cell's `note` is one of them
+    notes: tuple[str, ...]  # reasons of absent numbers, each once (a cell's `note` is one of them); what was lowered
     metered: str = ""  # what the energies are of; empty: there are none
 
 
@@ -113,7 +113,7 @@ def _table(report: Report, target: str) -> Table:
         failure=failure,
         columns=columns,
         rows=rows,
-        notes=tuple(notes),
+        notes=(*notes, *_lowered(report, target)),
         metered=metered,
     )
 
@@ -132,6 +132,14 @@ def _metered(report: Report, target: str) -> str:
         f"{missing} samples missing; idle at {quantities.number(first.idle_w)} W"
         + "".join(f"; {doubt}" for doubt in doubts)
     )
+
+
+def _lowered(report: Report, target: str) -> Iterator[str]:
+    """Candidates that run there as another file than the one whose size the table has."""
+    for candidate in report.candidates:
+        result = candidate.targets.get(target)
+        if result and result.path:
+            yield f"{candidate.recipe} runs there as {result.path}: {result.fit}"
 
 
 def _metric_title(report: Report, name: str) -> str:

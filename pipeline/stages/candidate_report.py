@@ -1,8 +1,10 @@
 """What the report says of one candidate: records of several stages, put together. No decisions."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from pipeline.fit.records import Fit
 from pipeline.quality.energy import energy_per_inference
 from pipeline.quality.statistics import summarize
 from pipeline.recipes.recipe import recipe
@@ -31,6 +33,7 @@ def candidate_report(
     quality: Quality | Refusal,
     measured: Mapping[str, Measured | Refusal],
     decision: Decision,
+    fits: Mapping[str, Fit],
 ) -> CandidateReport:
     format = recipe(name).format
     if isinstance(artifact, Refusal):
@@ -38,7 +41,7 @@ def candidate_report(
     if isinstance(quality, Refusal):
         return _refused(name, format, quality, artifact)
     targets = {
-        target: _target_result(found.results[name], decision.verdicts[target][name])
+        target: _fitted(name, _target_result(found.results[name], decision.verdicts[target][name]), fits.get(target))
         for target, found in measured.items()
         if isinstance(found, Measured)
     }
@@ -60,9 +63,28 @@ def candidate_report(
         tools=artifact.tools,
         inputs=artifact.inputs,
         outputs=artifact.outputs,
-        findings=(*artifact.notes, *quality.findings),
+        findings=(*artifact.notes, *quality.findings, *_told(fits)),
         pictures=quality.pictures,
     )
+
+
+def lowered_path(name: str, format: str, digest: str) -> str:
+    """Of a file that was lowered for a device; devices that need the same share it."""
+    return f"models/{name}.lowered-{digest[:8]}.{format}"
+
+
+def _fitted(name: str, result: TargetResult, fit: Fit | None) -> TargetResult:
+    if fit is None:
+        return result
+    if fit.lowered is None:
+        return replace(result, fit=fit.text)
+    path = lowered_path(name, recipe(name).format, fit.lowered.blob)
+    return replace(result, fit=fit.text, path=path, sha256=fit.lowered.blob)
+
+
+def _told(fits: Mapping[str, Fit]) -> list[str]:
+    """What devices had to say of the file that a passing verdict would not tell."""
+    return [f"{target} ({fit.runtime}): {fit.text}" for target, fit in fits.items() if fit.answer != "fits"]
 
 
 def _in_declared_order(context: Context, metrics: Mapping[str, MetricValue]) -> dict[str, MetricValue]:

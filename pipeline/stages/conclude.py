@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipeline.fit.records import Fit
 from pipeline.flow import Results, Step
 from pipeline.plugins import versions
 from pipeline.recipes.recipe import recipe
@@ -28,6 +29,7 @@ from pipeline.records import (
 from pipeline.release.records import Released
 from pipeline.stages.candidate_report import candidate_report
 from pipeline.stages.context import Context, Progress
+from pipeline.stages.devices import fitting
 from pipeline.stages.export import model_path
 from pipeline.stages.gains import with_gain
 from pipeline.stages.gate import Budgets, Evidence, decide_by_class
@@ -55,6 +57,7 @@ def gate_step(
     targets: Sequence[TargetSpec],
     quantized: Mapping[str, Step],
     validated: Mapping[str, Step],
+    pushed: Mapping[str, Step],
     measured: Mapping[str, Step],
 ) -> Step:
     """The verdicts and the choice."""
@@ -62,11 +65,13 @@ def gate_step(
     def run(results: Results, report: Progress) -> Decision:
         evidence: dict[str, dict[str, Evidence]] = {}
         for place, step in measured.items():
-            found = results[step]
+            found, there = results[step], results[pushed[place]]
+            fits = there.fits if isinstance(there, Pushed) else {}
             evidence[place] = {}
             for name in quantized:
                 artifact, quality = results[quantized[name]], results[validated[name]]
                 if isinstance(found, Measured) and isinstance(artifact, Artifact) and isinstance(quality, Quality):
+                    artifact, quality = fitting(artifact, quality, fits.get(name))
                     evidence[place][name] = Evidence(artifact=artifact, quality=quality, measured=found.results[name])
         classes: dict[str, list[str]] = {}
         for target in targets:
@@ -78,7 +83,7 @@ def gate_step(
         name="gate",
         run=run,
         records=(Decision,),
-        needs=(*quantized.values(), *validated.values(), *measured.values()),
+        needs=(*quantized.values(), *validated.values(), *pushed.values(), *measured.values()),
         settings={"budgets": context.loaded.budgets_as_written, "choose": context.loaded.config.choose},
         reusable=False,
         tolerant=True,
@@ -115,6 +120,7 @@ def report_step(
                 results[validated[name]],
                 {target: results[step] for target, step in measured.items()},
                 decision,
+                {t: fit for t, step in pushed.items() if (fit := _fit(results[step], name))},
             )
             for name in quantized
         )
@@ -200,6 +206,10 @@ def _released(release: Released | Refusal) -> str:
     signed = f"signed by {release.signed_by}" if release.signed_by else "not signed"
     without = "".join(f"; no model for {name}: {reason}" for name, reason in release.without.items())
     return f"{what}, {signed}{without}"
+
+
+def _fit(record: object, recipe: str) -> Fit | None:
+    return record.fits.get(recipe) if isinstance(record, Pushed) else None
 
 
 def _failed(record: object) -> Failed:

@@ -1,36 +1,47 @@
-"""push: every candidate and its golden vectors onto one device; measure: each of them there, in its own process."""
+"""push: every candidate that fits a device and its golden vectors onto it; measure: each there, in its own process.
+
+Whether a candidate fits is judged with the connection that is there for the push, from what the device is right now.
+"""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pipeline.config import MeasureConfig
-from pipeline.errors import DeployError
+from pipeline.errors import ConversionFailed, DeployError, InputError
+from pipeline.fit.fitter import Fitter, probed
+from pipeline.fit.judge import RUNTIMES, is_unprepared
+from pipeline.fit.records import UNFIT, Fit, Reason
 from pipeline.flow import Results, Step
 from pipeline.records import Artifact, Measured, Pushed, Quality, Refusal, Release
 from pipeline.stages.context import Context, Progress
 from targets.device import connect
-from targets.records import BenchRequest, EnergyPlan, Failed, Measurement, TargetSpec
+from targets.errors import NoRuntime
+from targets.records import BenchRequest, EnergyPlan, Facts, Failed, Measurement, TargetSpec
 
 
 def push_step(
     context: Context, target: TargetSpec, packaged: Step, quantized: Mapping[str, Step], validated: Mapping[str, Step]
 ) -> Step:
-    """The release's files on `target`; files that are there already are not sent."""
+    """The release's files on `target`, lowered where it takes that; files that are there already are not sent."""
 
     def run(results: Results, report: Progress) -> Any:
         release = results[packaged]
         if isinstance(release, Refusal):
             return release
-        paths = {
-            digest: context.store.path(digest)
-            for name in release.candidates
-            for digest in _files(results[quantized[name]], results[validated[name]])
-        }
-        total = sum(path.stat().st_size for path in paths.values())
+        candidates = {name: (results[quantized[name]], results[validated[name]]) for name in release.candidates}
         sent = present = 0
         try:
             with connect(target, state=context.store.root) as device:
-                facts = device.facts()
+                facts = probed(device)
+                fits = _fits(context, facts, candidates)
+                paths = {
+                    digest: context.store.path(digest)
+                    for name, pair in candidates.items()
+                    if name not in fits or fits[name].answer != "no"
+                    for digest in _files(*fitting(*pair, fits.get(name)))
+                }
+                total = sum(path.stat().st_size for path in paths.values())
                 for digest, path in paths.items():
                     size = path.stat().st_size
                     done = sent + present
@@ -45,7 +56,9 @@ def push_step(
                     report(sent + present, total)
         except DeployError as error:
             return Failed(code=error.code, message=error.message, hint=error.hint)
-        return Pushed(target=target.name, release=release.id, facts=facts, sent_bytes=sent, present_bytes=present)
+        return Pushed(
+            target=target.name, release=release.id, facts=facts, sent_bytes=sent, present_bytes=present, fits=fits
+        )
 
     return Step(
         stage="push",
@@ -74,13 +87,18 @@ def measure_step(
         release: Release = results[packaged]
         if isinstance(release, Refusal):
             return release
-        if isinstance(results[pushed], Failed):
-            return _all_failed(target, release, results[pushed])
+        there: Pushed | Failed = results[pushed]
+        if isinstance(there, Failed):
+            return _all_failed(target, release, there)
         requests = {
-            name: _request(results[quantized[name]], results[validated[name]], target, asked, plan)
+            name: _request(
+                *fitting(results[quantized[name]], results[validated[name]], there.fits.get(name)), target, asked, plan
+            )
             for name in release.candidates
+            if name not in there.fits or there.fits[name].answer != "no"
         }
-        return Measured(target=target.name, results=_measure(context, target, requests, report))
+        unfit = {name: _unfit(fit) for name, fit in there.fits.items() if fit.answer == "no"}
+        return Measured(target=target.name, results={**unfit, **_measure(context, target, requests, report)})
 
     return Step(
         stage="measure",
@@ -92,6 +110,41 @@ def measure_step(
         reusable=False,
         tolerant=True,
     )
+
+
+def fitting(artifact: Artifact, quality: Quality, fit: Fit | None) -> tuple[Artifact, Quality]:
+    """The candidate as a device got it: lowered, with the lowered file's golden answers, where it had to be."""
+    if fit is None or fit.lowered is None:
+        return artifact, quality
+    lowered = fit.lowered
+    return (
+        replace(artifact, blob=lowered.blob, size_bytes=lowered.size_bytes, notes=(*artifact.notes, *lowered.steps)),
+        replace(quality, golden_outputs=lowered.golden_outputs or quality.golden_outputs),
+    )
+
+
+def _fits(context: Context, facts: Facts, candidates: Mapping[str, tuple[Artifact, Quality]]) -> dict[str, Fit]:
+    fitter = Fitter(context.worker, context.store.add_file, context.scratch)
+    found = {}
+    for name, (artifact, quality) in candidates.items():
+        if artifact.format not in RUNTIMES:
+            continue  # of another kind of runtime, which nobody asked what it can load
+        model, golden = context.store.path(artifact.blob), context.store.path(quality.golden_inputs)
+        try:
+            found[name] = fitter.fit(model, facts, format=artifact.format, golden=golden)
+        except (ConversionFailed, InputError) as error:  # it loaded when it was made: let the device say
+            reason = Reason(code="not-read", weight="unsure", detail=f"its needs cannot be read: {error.message}")
+            memory = artifact.size_bytes
+            found[name] = Fit(target=facts.target, answer="unsure", runtime="", memory_bytes=memory, reasons=(reason,))
+    return found
+
+
+def _unfit(fit: Fit) -> Failed:
+    """A verdict on the candidate; or, where only the device lacks something, no measurement."""
+    if is_unprepared(fit):
+        blocking = "; ".join(reason.detail for reason in fit.reasons if reason.weight == "no")
+        return Failed(code=NoRuntime.code, message=f"{fit.target}: {blocking}", hint=fit.remedy)
+    return Failed(code=UNFIT, message=fit.text, hint=fit.remedy)
 
 
 def _request(

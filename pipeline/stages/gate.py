@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.derived import Energy
+from pipeline.fit.records import UNFIT
 from pipeline.quality.energy import energy_per_inference
 from pipeline.quality.statistics import intervals_overlap, summarize
 from pipeline.quality.validity import findings
@@ -55,7 +56,9 @@ def judge(evidence: Evidence, budgets: Budgets, objective: Objective = "latency"
     if budgets.size_bytes is not None and size_bytes > budgets.size_bytes:
         failures.append(f"size {size(size_bytes)} is over the budget of {size(budgets.size_bytes)}")
     measured = evidence.measured
-    if isinstance(measured, Failed):
+    if isinstance(measured, Failed) and measured.code == UNFIT:
+        failures.append(measured.message + (f" ({measured.hint})" if measured.hint else ""))
+    elif isinstance(measured, Failed):
         doubts.append(f"not measured: {measured.message}")
     else:
         _judge_measurement(measured, budgets, objective, failures, doubts)
@@ -234,7 +237,8 @@ def _status(
 
 
 def _any_measured(by_recipe: Mapping[str, Evidence]) -> bool:
-    return any(isinstance(found.measured, Measurement) for found in by_recipe.values())
+    """Whether the device has spoken: that nothing fits it is known from the device too."""
+    return any(isinstance(found.measured, Measurement) or found.measured.code == UNFIT for found in by_recipe.values())
 
 
 def _warm(evidence: Evidence) -> Summary:

@@ -47,11 +47,13 @@ def with_pictures(context: Context, out: Path, report: Report) -> Report:
 
 
 def copy_models(context: Context, out: Path, report: Report) -> None:
-    """Give every candidate its file under `models/`."""
+    """Give every candidate its file under `models/`, and those that were lowered for a device."""
     out.mkdir(parents=True, exist_ok=True)
     for candidate in report.candidates:
         if candidate.path:
             _place(context.store.path(candidate.sha256), out / candidate.path)
+        for path, digest in {t.path: t.sha256 for t in candidate.targets.values() if t.path}.items():
+            _place(context.store.path(digest), out / path)
 
 
 def sketch_path(format: str) -> str:
@@ -81,12 +83,13 @@ def sweep(out: Path, report: Report) -> None:
     """Take away what an earlier run left and this report does not name; last, so that an interrupted run loses none."""
     wanted = {c.path for c in report.candidates} | {c.path for c in report.calibrations.values()}
     for candidate in report.candidates:
+        wanted |= {found.path for found in candidate.targets.values()}
         for picture in candidate.pictures:
             wanted |= {picture.input, picture.reference, picture.candidate, picture.error_map, picture.truth}
     # Only names that we give: the folder may be one where the user keeps models and pictures too.
     ours = {"models": "|".join(map(re.escape, RECIPES)), "pictures": "[0-9a-f]{16}", "calibration": "tflite|onnx"}
     for folder, stems in ours.items():
-        named = re.compile(rf"\.?(?:{stems})\.(?:tflite|onnx|png|sketch)(?:\.part)?")
+        named = re.compile(rf"\.?(?:{stems})(?:\.lowered-[0-9a-f]{{8}})?\.(?:tflite|onnx|png|sketch)(?:\.part)?")
         for file in (out / folder).iterdir() if (out / folder).is_dir() else ():
             if f"{folder}/{file.name}" not in wanted and named.fullmatch(file.name):
                 file.unlink()

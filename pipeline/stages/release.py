@@ -17,6 +17,7 @@ from pipeline.release.history import History, now
 from pipeline.release.keys import PrivateKey
 from pipeline.release.records import Golden, Manifest, Released, ReleaseEntry, RunEntry, RunNumbers, RunRecipe
 from pipeline.stages.context import Context, Progress
+from pipeline.stages.devices import fitting
 from pipeline.stages.export import model_path
 from targets.records import Absent, Measurement
 
@@ -75,6 +76,9 @@ def release_step(
         artifact: Artifact = results[quantized[chosen]]
         ranges = results[calibrated[artifact.format]] if artifact.format in calibrated else None
         search = results[searched[chosen]] if chosen in searched else None
+        # Where one device of the class needs an older form of the model, all of them get it.
+        fits = [there.fits.get(chosen) for target in places if isinstance(there := results[pushed[target]], Pushed)]
+        artifact, quality = fitting(artifact, quality, next((fit for fit in fits if fit and fit.lowered), None))
         seen = {}
         for target in places:
             found, there = results[measured[target]], results[pushed[target]]

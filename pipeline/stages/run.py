@@ -61,7 +61,7 @@ def steps(
     packaged = package_step(context, prepared, calibrated, quantized, validated)
     pushed = {t.name: push_step(context, t, packaged, quantized, validated) for t in targets}
     measured = {t.name: measure_step(context, t, pushed[t.name], packaged, quantized, validated) for t in targets}
-    gated = gate_step(context, targets, quantized, validated, measured)
+    gated = gate_step(context, targets, quantized, validated, pushed, measured)
     released = release_step(
         context,
         out,

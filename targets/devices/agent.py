@@ -33,6 +33,10 @@ class AgentDevice(Device):
         )
         return decode_profile(self.spec.name, request, reply)
 
+    def try_runtimes(self) -> Mapping[str, str]:
+        told = self._session.request("try-runtimes", self.spec.step_timeout_s)
+        return {str(name): str(trouble) for name, trouble in told.items()}
+
     def bench(self, request: BenchRequest, deadline_s: float, files: Mapping[str, Path] | None = None) -> Measurement:
         sources = self.facts().power_sources if request.energy else ()
         meter = metering(self.spec.name, self.spec.meter, request.energy, sources)

@@ -5,16 +5,21 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import dense_models
+import numpy as np
 import pytest
 from int8_models import int8_tflite_bundle
 from labs import require_lab, running
 from tiny_models import digest_of
 
+from pipeline.fit.fitter import Fitter, probed
+from pipeline.store import Store
+from pipeline.worker import Worker
 from targets.device import connect
 from targets.lab.lab import Wanted, command_inside
 from targets.lab.profiles import profiles
 from targets.lab.state import LabState
-from targets.records import Absent
+from targets.records import Absent, BenchRequest
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +50,34 @@ def test_an_integer_model_answers_within_a_rounding_step(lab: LabState, tmp_path
         measured = device.bench(bundle.request(), 120)
     assert (measured.runtime, measured.runtime_version) == ("tflite-runtime", "2.14.0")
     assert measured.answer.finite and measured.answer.max_steps <= 1
+
+
+def test_a_model_too_new_for_its_runtime_answers_lowered(lab: LabState, tmp_path: Path) -> None:
+    model, golden = dense_models.stamped(tmp_path / "net.tflite", 12), tmp_path / "golden.npz"
+    np.savez(golden, **dense_models.sample())
+    store = Store(tmp_path / "state")
+    with connect(lab.target_specs()[0], state=tmp_path) as device, Worker() as worker:
+        fit = Fitter(worker, store.add_file, store.workspace).fit(model, probed(device), golden=golden)
+        assert fit.answer == "lowering" and fit.lowered, fit.text
+        assert fit.lowered.max_error < 0.01
+        blobs = (fit.lowered.blob, store.add_file(golden), fit.lowered.golden_outputs)
+        for blob in blobs:
+            device.push(store.path(blob), blob)
+        request = BenchRequest(
+            blob=blobs[0],
+            format="tflite",
+            inputs=blobs[1],
+            expected=blobs[2],
+            threads=1,
+            warm_max_s=0.5,
+            warm_min_samples=3,
+            warm_max_samples=5,
+        )
+        measured = device.bench(request, 120)
+        assert device.try_runtimes() == {"tflite-runtime": ""}
+    assert measured.runtime == "tflite-runtime"
+    # Its own kernels round the activations another way than XNNPACK's on this host.
+    assert measured.answer.finite and measured.answer.max_steps <= 3
 
 
 def test_programs_have_32_bits(lab: LabState) -> None:

@@ -33,7 +33,7 @@ def imported(*arguments: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--help",), ("--version",), ("run", "--help"), ("lab", "up", "--help"), ("check", "--help")],
+    [("--help",), ("--version",), ("run", "--help"), ("lab", "up", "--help"), ("check", "--help"), ("fit", "--help")],
     ids=" ".join,
 )
 def test_nothing_heavy_is_imported(arguments: tuple[str, ...]) -> None:

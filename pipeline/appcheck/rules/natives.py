@@ -4,9 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from pipeline.appcheck import runtime
-from pipeline.appcheck.app import RUNTIME_OF, RUNTIME_TITLES, App, Finding, RuntimeName, TfliteNeeds
+from pipeline.appcheck.app import App, Finding
 from pipeline.appcheck.asked import Asked
 from pipeline.appcheck.rules.finding import blocking, listed, unjudged
+from pipeline.fit.records import RUNTIME_OF, RUNTIME_TITLES, RuntimeName, TfliteNeeds
 
 PLAY_SERVICES = "com/google/android/gms/tflite"
 _NEEDS_64 = {"armeabi-v7a": "arm64-v8a", "x86": "x86_64"}

@@ -7,11 +7,12 @@ ONNX Runtime one with a newer opset or IR version ("Unsupported model IR version
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline.appcheck import limits
-from pipeline.appcheck.app import RUNTIME_OF, RUNTIME_TITLES, App, Finding, Model, OnnxNeeds, RuntimeName, TfliteNeeds
+from pipeline.appcheck.app import App, Finding, Model
 from pipeline.appcheck.asked import Asked
 from pipeline.appcheck.rules.finding import blocking, listed, unjudged, warning
 from pipeline.appcheck.rules.natives import PLAY_SERVICES
+from pipeline.fit import limits
+from pipeline.fit.records import RUNTIME_OF, RUNTIME_TITLES, OnnxNeeds, RuntimeName, TfliteNeeds
 from targets.records import Absent
 
 # Maven artifacts whose version is the runtime's; the first that a bundle lists is taken.
@@ -45,13 +46,9 @@ def found_version(app: App, runtime: RuntimeName, asked: Asked) -> Found | None:
     libraries = [library for library in app.libraries if library.runtime == runtime and library.version]
     for library in sorted(libraries, key=lambda library: limits.version_key(library.version) or ()):
         # The oldest decides, should they differ.
-        old = runtime == "litert" and (limits.version_key(library.version) or ())[:2] >= _OLD_NUMBERS
+        old = runtime == "litert" and (limits.version_key(library.version) or ())[:2] >= limits.FIRST_OLD_NUMBER
         return Found(version=library.version, tensorflow=old, source=library.entry.name)
     return None
-
-
-# From here on a number that a library says of itself is taken for TensorFlow's; LiteRT's own are below.
-_OLD_NUMBERS = (2, 5)
 
 
 def model_fits_runtime(app: App, asked: Asked) -> Iterator[Finding]:

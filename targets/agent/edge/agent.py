@@ -11,6 +11,7 @@ from .benchmark import Benchmark
 from .blobs import Blobs
 from .facts import gather_facts
 from .provisioning import provision
+from .smoke import try_runtimes
 from .wire import WIRE, HostGone, Json, Link, Refused, os_refusal
 
 
@@ -24,6 +25,7 @@ class Agent:
         self.operations: dict[str, Callable[[Json], Json]] = {
             "hello": self.hello,
             "facts": lambda _: gather_facts(root),
+            "try-runtimes": lambda _: try_runtimes(),
             "have": self.blobs.have,
             "commit": self.blobs.commit,
             "discard": self.blobs.discard,

@@ -154,6 +154,8 @@ def gather_facts(root: Path) -> Json:
         "python": platform.python_version(),
         "executable": sys.executable,
         "runtimes": distributions(MODULES),
+        "numpy": distributions(["numpy"]).get("numpy", ""),
+        "page_bytes": os.sysconf("SC_PAGE_SIZE"),
         "governor": first_text("/sys/devices/system/cpu", "cpu*/cpufreq/scaling_governor") or None,
         "free_disk_bytes": shutil.disk_usage(root).free,
         "total_memory_bytes": parse_kb(meminfo, "MemTotal"),

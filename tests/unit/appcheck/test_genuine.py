@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.appcheck import Asked, check, manifest, read_app, runtime
-from pipeline.appcheck.app import TfliteNeeds
-from pipeline.appcheck.limits import first_with, lacking, limits_of
-from pipeline.appcheck.needs import needs_of
+from pipeline.fit.limits import first_with, lacking, limits_of
+from pipeline.fit.needs import needs_of
+from pipeline.fit.records import TfliteNeeds
 from pipeline.plugins import versions
 
 _ROOT = Path(__file__).resolve().parents[3]
@@ -137,7 +137,7 @@ def test_the_installed_runtimes_still_say_what_the_table_says() -> None:
         check=True,
     )
     said = json.loads(asked.stdout)
-    table = json.loads((_ROOT / "pipeline" / "appcheck" / "limits.json").read_text())
+    table = json.loads((_ROOT / "pipeline" / "fit" / "limits.json").read_text())
     for name, limits in said.items():
         known = table[name]
         installed = versions(name)[name]

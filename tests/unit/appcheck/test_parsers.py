@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from pipeline.appcheck import axml, elf, manifest, needs, runtime, wire
-from pipeline.appcheck.app import Malformed, OnnxNeeds, OrtNeeds, TfliteNeeds
+from pipeline.appcheck import axml, elf, manifest, runtime
 from pipeline.appcheck.globs import matches
+from pipeline.fit import needs, wire
+from pipeline.fit.records import Malformed, OnnxNeeds, OrtNeeds, TfliteNeeds
 
 _PARSERS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
     "axml": (lambda data: list(axml.elements(data)), apps.axml(list(apps.TARGET_35))),
@@ -64,7 +65,9 @@ def test_domains_count_where_a_node_uses_them(tmp_path: Path) -> None:
     branch = helper.make_node("If", ["x"], ["y"], then_branch=inner, else_branch=inner)
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("my.ops", 1), helper.make_opsetid("unused", 1)]
     made = helper.make_model(helper.make_graph([branch], "g", value[:1], value[1:]), opset_imports=opsets, ir_version=9)
-    assert needs.needs_of("onnx", made.SerializeToString()) == OnnxNeeds(ir=9, opset=17, domains=("my.ops",))
+    assert needs.needs_of("onnx", made.SerializeToString()) == OnnxNeeds(
+        ir=9, opset=17, domains=("my.ops",), ops=("my.ops.Mine",)
+    )
 
 
 def test_what_onnxruntime_writes_as_ort_needs_a_format_version(tmp_path: Path) -> None:

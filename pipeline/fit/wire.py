@@ -7,7 +7,7 @@ Reference: https://protobuf.dev/programming-guides/encoding/
 
 from collections.abc import Iterator
 
-from pipeline.appcheck.app import Malformed
+from pipeline.fit.records import Malformed
 
 _VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5
 _MOST_FIELDS = 1_000_000  # the largest graphs have 100,000 nodes and weights

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipeline.derived import Energy
 from pipeline.fit.records import Fit
 from targets.records import Absent, Answer, Facts, Failed, Measurement, TensorSpec
 
@@ -353,12 +354,13 @@ class TargetResult:
     warm_samples_ms: tuple[float, ...]
     fps: float | Absent
     peak_rss_bytes: int | Absent
-    energy: float | Absent  # joules per inference
+    energy: float | Absent  # joules per inference, gross
     runtime: str
     answer: Answer | Absent
     verdict: VerdictKind
     reason: str
     conditions: Mapping[str, str] = field(default_factory=dict)
+    energy_details: Energy | None = None
     fit: str = ""  # whether the file fits the device, in words; empty: not judged
     path: str = ""  # of the file that was lowered for this device, relative to the report's folder
     sha256: str = ""  # of that file

@@ -119,6 +119,9 @@ def rule(request: BenchRequest) -> list[str]:
         "converged": sampling.CONVERGED,
         "slow_ns": sampling.SLOW_RUN_NS,
     }
+    if plan := request.energy:
+        seconds = {"window_ns": plan.window_s, "idle_ns": plan.idle_s, "settle_ns": plan.settle_s}
+        numbers |= {"windows": plan.windows, **{key: int(value * 1e9) for key, value in seconds.items()}}
     return [f"{key}={value}" for key, value in numbers.items()]
 
 

@@ -67,6 +67,12 @@ def run_benchmark(job: Json, stage: Callable[[str], None]) -> Json:
         warm = duty_cycled(timed, job["pause_s"], job["warm_max_s"], job["warm_min_samples"], most)
     else:
         warm += warm_samples(timed, job["warm_max_s"], job["warm_min_samples"] - len(warm), most)
+    windows: list[Json] = []
+    if job.get("power"):
+        from .windows import run_windows
+
+        stage("inference under the power meter")
+        windows, warm = run_windows(timed, job["power"], most)
     peak = peak_rss_bytes()  # after timing, never polled while it runs
 
     stage("comparing outputs")
@@ -75,7 +81,7 @@ def run_benchmark(job: Json, stage: Callable[[str], None]) -> Json:
         "runtime": distribution, "runtime_version": version, "delegate": "", "delegated": model.delegated(),
         "load_ns": load_ns, "first_ns": first_ns, "warmup_ns": warmup, "warm_ns": warm,
         "load_peak_rss_bytes": load_peak, "peak_rss_bytes": peak,
-        "max_steps": steps, "finite": finite, "conditions": seen,
+        "max_steps": steps, "finite": finite, "conditions": seen, "windows": windows,
     }  # fmt: skip
 
 

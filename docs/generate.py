@@ -49,15 +49,13 @@ def recipes_block() -> str:
         "finetuned-w4": "a Keras source and calibration samples to train on",
     }
     found = [(name, recipe(name)) for name in RECIPES]
-    rows = [
-        (
-            f"`{name}`",
-            f"`.{made.format}`",
-            made.summary,
-            "a quantized file" if name.endswith(AS_IS) else starts[made.start],
-        )
-        for name, made in found
-    ]
+
+    def needs(name: str, made: Any) -> str:
+        if name.endswith(AS_IS):
+            return "a quantized file"
+        return "a PyTorch source" if made.format == "pt" else starts[made.start]
+
+    rows = [(f"`{name}`", f"`.{made.format}`", made.summary, needs(name, made)) for name, made in found]
     return _table(("Recipe", "Format", "What it does", "Needs"), rows)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from pipeline.errors import DeployError
 from pipeline.exporters import QUANTIZED
 from pipeline.exporters.source import open_source
+from pipeline.plugins import load_plugin
 from pipeline.samples import DataSection
 from pipeline.stages import calibrate_jobs, candidate_jobs, export_jobs, validate_jobs
 from pipeline.stages.export import float_job
@@ -56,7 +57,7 @@ def whole_way(
         report=_silent,
     )
     job, more = float_job(format, kind, 17)
-    getattr(export_jobs, job)(source=source / "model", scratch=exported, report=_silent, **more)
+    load_plugin(f"pipeline.stages.{job}")(source=source / "model", scratch=exported, report=_silent, **more)
     common: dict[str, Any] = {"base": folder, "report": _silent, "inputs": prepared["inputs"]}
     float_model, reference = exported / "model", source / "reference"
     export_jobs.compare_hop(format=format, model=float_model, reference=reference, calibrate=calibrate, **common)

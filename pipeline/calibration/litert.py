@@ -9,6 +9,7 @@ from ai_edge_litert.tools import flatbuffer_utils
 
 from pipeline.calibration.observer import Array, Observer, Take
 from pipeline.runtimes.litert import LiteRTModel
+from pipeline.runtimes.runtime import quantized
 from pipeline.runtimes.state import unrolled
 
 
@@ -52,7 +53,8 @@ class LiteRTObserver(Observer):
         assert running is not None
 
         def step(taken: Mapping[str, Array]) -> dict[str, Array]:
-            answered = running.invoke(taken)
+            # int64 tokens are int32 in the file
+            answered = running.invoke({spec.name: quantized(taken[spec.name], spec) for spec in running.inputs})
             for name, index in self._watched:
                 # No name for the view: the interpreter refuses to run while anybody holds one.
                 take(name, running.interpreter.tensor(index)())

@@ -13,6 +13,7 @@ EXPORTERS: Mapping[str, str] = {
     "tflite": "pipeline.exporters.tflite:TfliteSource",
     "quantized_onnx": "pipeline.exporters.onnx:QuantizedOnnxSource",
     "quantized_tflite": "pipeline.exporters.tflite:TfliteSource",
+    "pytorch": "pipeline.exporters.torch_source:TorchSource",
 }
 # Source kind -> formats it can be exported to.
 FORMATS: Mapping[str, tuple[str, ...]] = {
@@ -23,10 +24,11 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
     "tflite": ("tflite",),
     "quantized_onnx": ("onnx",),
     "quantized_tflite": ("tflite",),
+    "pytorch": ("tflite", "onnx", "pt"),
 }
 # Kinds of which a file may hold weights alone, for the model that `source.factory` builds.
-WITH_FACTORY = frozenset({"keras_h5"})
-# Files that are a runtime's own format already; from all others a SavedModel is made first.
+WITH_FACTORY = frozenset({"keras_h5", "pytorch"})
+# Files that are a runtime's own format already; from Keras and TensorFlow a SavedModel is made first.
 OWN_FORMAT = frozenset({"onnx", "tflite", "quantized_onnx", "quantized_tflite"})
 QUANTIZED: Mapping[str, Format] = {"quantized_onnx": "onnx", "quantized_tflite": "tflite"}
 # (from, to) -> why there is no way.

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import InputError
+from pipeline.exporters.detect_torch import check_weights, is_pytorch_function, refuse_checkpoint
 from pipeline.exporters.quantized import marks
 
-SourceKind = Literal["keras", "keras_h5", "saved_model", "onnx", "tflite", "quantized_onnx", "quantized_tflite"]
+SourceKind = Literal[
+    "keras", "keras_h5", "saved_model", "onnx", "tflite", "quantized_onnx", "quantized_tflite", "pytorch"
+]
 
 _TAKEN = "a .keras or .h5 file, a SavedModel folder, an .onnx file or a .tflite file"
 _LATER = "export it to ONNX, a SavedModel or a Keras 3 .keras file first; this version does not read it"
@@ -29,7 +32,8 @@ _REFUSED_MAGIC: tuple[tuple[bytes, str, str], ...] = (
         (
             magic,
             "is a Python pickle (PyTorch, scikit-learn …), which may run any code when it is read",
-            "export the model itself: torch.onnx.export(..., dynamo=True), or skl2onnx",
+            "of PyTorch, give source.model: file.py:function, which returns the module, or source.factory for a "
+            "state_dict; of scikit-learn, export it with skl2onnx",
         )
         for magic in _PICKLES
     ),
@@ -41,15 +45,27 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 _MIN_BYTES = 16
 
 
-def detect(path: Path) -> SourceKind:
-    """Say what `path` holds.
+def detect(path: Path, factory: str = "") -> SourceKind:
+    """Say what `path` holds; with a `factory` it holds the weights of a PyTorch module, or of Keras.
 
     Raises:
         InputError: missing, empty, cut off, or a format that is no source for us; the message names it.
     """
+    if factory and not _is_hdf5(path):
+        check_weights(path)
+        return "pytorch"
+    if is_pytorch_function(path):
+        return "pytorch"
     if not path.exists():
         raise InputError(f"{path}: there is no such model", hint="check source.model in deploy.yaml")
     return _detect_folder(path) if path.is_dir() else _detect_file(path)
+
+
+def _is_hdf5(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_HDF5)) == _HDF5
 
 
 def _detect_folder(path: Path) -> SourceKind:
@@ -122,11 +138,11 @@ def _detect_zip(path: Path) -> SourceKind:
         raise InputError(f"{path}: {damaged} inside the archive is damaged", hint="fetch or save it again")
     if {"config.json", "model.weights.h5"} <= names:
         return "keras"
+    if path.suffix == ".pt2" or any("archive_format" in name for name in names):
+        return "pytorch"
     if any(name.endswith("data.pkl") for name in names):
-        kind = "a TorchScript archive" if any("/code/" in name for name in names) else "a PyTorch checkpoint"
-        raise InputError(f"{path}: is {kind}", hint="export it with torch.onnx.export(..., dynamo=True)")
-    if path.suffix == ".pt2" or any(name.endswith("serialized_exported_program.json") for name in names):
-        raise InputError(f"{path}: is a torch.export archive", hint=_LATER)
+        with zipfile.ZipFile(path) as archive:
+            refuse_checkpoint(path, archive)
     raise InputError(f"{path}: a zip archive, but no Keras 3 model", hint="give a .keras file saved by Keras 3")
 
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from pipeline.errors import InputError, MissingExtra
 from pipeline.exporters.saved_model import tensor_spec, write_archive
-from pipeline.exporters.source import Arrays, refuse_bad_weights
+from pipeline.exporters.source import Arrays, Unstated, refuse_bad_weights
 from pipeline.plugins import versions
 from pipeline.samples.user_function import call, load_function
 from targets.records import TensorSpec
@@ -25,11 +25,12 @@ FACTORY_HINT = "give the code that builds the model: source: {factory: file.py:f
 class H5Source:
     """A functional or sequential model of tf_keras or Keras 3; tensors keep the names of their layers."""
 
-    def __init__(self, path: Path, *, signature: str = "", scratch: Path, factory: str = "", base: Path) -> None:
+    def __init__(self, path: Path, *, signature: str = "", scratch: Path, unstated: Unstated | None = None) -> None:
         self._path, self._scratch = path, scratch
         written, whole = _described(path)
-        if factory:
-            self._model = _filled(call(factory, load_function(factory, base)), path, factory)
+        if unstated and unstated.factory:
+            build = load_function(unstated.factory, unstated.base)
+            self._model = _filled(call(unstated.factory, build), path, unstated.factory)
         elif whole:
             self._model = _loaded(path, written)
         else:

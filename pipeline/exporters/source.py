@@ -1,6 +1,7 @@
 """The protocol of a source model. Implementations are used inside the worker process only."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,12 +34,18 @@ class Source(Protocol):
         """Write the shape-fixed model as one file from which the exports are made."""
 
 
-def open_source(
-    kind: str, path: Path, *, signature: str, scratch: Path, factory: str = "", base: Path = Path()
-) -> Source:
-    """Load the model with the class registered for `kind`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unstated:
+    """What a source is told that declares no inputs (PyTorch), or may be weights alone."""
 
-    `factory`: `file.py:function` under `base` that builds the model whose weights the file holds.
+    base: Path  # folder of deploy.yaml
+    factory: str  # function that makes the model for a file of weights
+    shapes: Mapping[str, tuple[int, ...]]  # source.inputs
+    first_sample: Callable[[Sequence[str]], Arrays]  # input names -> first calibration sample, without batch axis
+
+
+def open_source(kind: str, path: Path, *, signature: str, scratch: Path, unstated: Unstated | None = None) -> Source:
+    """Load the model with the class registered for `kind`; `unstated` for those that may need more than their file.
 
     Raises:
         MissingExtra: the framework is not installed.
@@ -51,12 +58,14 @@ def open_source(
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] in {"tensorflow", "keras", "tf2onnx", "h5py"}:
             raise missing_tensorflow(error.name, f"reading {path.name}") from None
+        if error.name and error.name.split(".")[0] == "torch":
+            raise missing_torch(error.name, f"reading {path.name}") from None
         raise
-    if factory and kind not in WITH_FACTORY:
+    if unstated and unstated.factory and kind not in WITH_FACTORY:
         raise InputError(
             f"{path}: source.factory builds a model for a file of weights, this is a {kind} source", hint="leave it out"
         )
-    more = {"factory": factory, "base": base} if kind in WITH_FACTORY else {}
+    more = {"unstated": unstated} if kind in WITH_FACTORY else {}
     source: Source = reader(path, signature=signature, scratch=scratch, **more)
     return source
 
@@ -65,6 +74,13 @@ def missing_tensorflow(module: str, purpose: str) -> MissingExtra:
     """The error for an absent TensorFlow part, with the line that installs it."""
     return MissingExtra(
         f"{purpose} needs {module}, which is not installed", hint="pip install 'edge-deploy-pipeline[tensorflow]'"
+    )
+
+
+def missing_torch(module: str, purpose: str) -> MissingExtra:
+    """The same for a part of PyTorch."""
+    return MissingExtra(
+        f"{purpose} needs {module}, which is not installed", hint="pip install 'edge-deploy-pipeline[torch]'"
     )
 
 

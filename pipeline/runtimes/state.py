@@ -87,7 +87,8 @@ def parse(text: str) -> dict[str, str]:
 
 def state_of(format: Format, path: Path) -> dict[str, str]:
     """Output → input, as the file says; empty for a model without a state of this kind."""
-    return _of_tflite(path) if format == "tflite" else _of_onnx(path)
+    readers = {"tflite": _of_tflite, "onnx": _of_onnx}
+    return readers[format](path) if format in readers else {}
 
 
 def write_state(format: Format, path: Path, state: State) -> None:

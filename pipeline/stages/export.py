@@ -1,5 +1,6 @@
 """export: the source with its shapes fixed and the data checked against it, then the float model in each format."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from pipeline.flow import Results, Step
 from pipeline.plugins import versions
 from pipeline.records import Exported, Format, Prepared
 from pipeline.samples import DataSpec
+from pipeline.samples.user_function import is_function_reference
 from pipeline.stages.context import (
     Context,
     Progress,
@@ -30,8 +32,14 @@ _TOOLS = {
     "tflite": ("ai-edge-litert",),
     "quantized_onnx": ("onnx", "onnxruntime"),
     "quantized_tflite": ("ai-edge-litert",),
+    "pytorch": ("torch",),
     "to_tflite": ("tensorflow", "ai-edge-litert"),
     "to_onnx": ("tensorflow", "tf2onnx", "onnx", "onnxruntime"),
+}
+_TORCH_TOOLS: Mapping[Format, tuple[str, ...]] = {
+    "tflite": ("torch", "litert-torch", "ai-edge-litert"),
+    "onnx": ("torch", "onnxscript", "onnx", "onnxruntime"),
+    "pt": ("torch",),
 }
 
 
@@ -54,12 +62,12 @@ def prepare_step(context: Context, kind: SourceKind, calibrate: DataSpec, test: 
                     kind=kind,
                     model=path,
                     signature=source.signature,
+                    factory=source.factory,
                     shapes=source.inputs,
                     calibrate=calibrate,
                     test=test,
                     base=context.base,
                     scratch=scratch,
-                    factory=source.factory,
                     state=source.state,
                 )
             except (WorkerDied, JobRaised) as error:
@@ -79,7 +87,7 @@ def prepare_step(context: Context, kind: SourceKind, calibrate: DataSpec, test: 
         records=(Prepared,),
         settings={
             "kind": kind,
-            "model": content_digest(path),
+            "model": _source_digest(context, path, kind),
             "signature": source.signature,
             "factory": [source.factory, reference_digest(source.factory, context.base)] if source.factory else [],
             "state": source.state,
@@ -89,6 +97,20 @@ def prepare_step(context: Context, kind: SourceKind, calibrate: DataSpec, test: 
         },
         tools=versions(*_TOOLS[kind], "numpy", "pillow"),
     )
+
+
+def _source_digest(context: Context, path: Path, kind: SourceKind) -> str:
+    """Digest of the file or folder; of a PyTorch function the digest of what it makes, for it may read any file."""
+    factory = context.loaded.config.source.factory
+    if kind != "pytorch" or not (factory or is_function_reference(path.name)):
+        return content_digest(path)
+    try:
+        found: str = context.worker.call(
+            "pipeline.stages.torch_jobs:digest", model=path, factory=factory, base=context.base
+        )
+    except (WorkerDied, JobRaised) as error:
+        raise _unusable(path, error) from error
+    return found
 
 
 def _unusable(path: Path, error: WorkerDied | JobRaised) -> DeployError:
@@ -110,7 +132,7 @@ def export_step(context: Context, format: Format, prepared: Step, calibrate: Dat
         def work() -> Exported:
             with context.scratch() as scratch:
                 made = context.worker.call(
-                    f"pipeline.stages.export_jobs:{job}",
+                    f"pipeline.stages.{job}",
                     report,
                     source=context.store.path(source.blob),
                     scratch=scratch,
@@ -139,7 +161,8 @@ def export_step(context: Context, format: Format, prepared: Step, calibrate: Dat
 
         return refusing(context, "export", work)
 
-    tools = versions(*_TOOLS[f"to_{format}"])
+    of_torch = prepared.settings.get("kind") == "pytorch"
+    tools = versions(*(_TORCH_TOOLS[format] if of_torch else _TOOLS[f"to_{format}"]))
     return Step(
         stage="export",
         name=name or format,
@@ -154,10 +177,12 @@ def export_step(context: Context, format: Format, prepared: Step, calibrate: Dat
 def float_job(format: Format, kind: str, opset: int) -> tuple[str, dict[str, Any]]:
     """The worker's job that makes the float model, and what it is given besides the source."""
     if kind in QUANTIZED or kind == format == "tflite":
-        return "as_is", {"format": format}
+        return "export_jobs:as_is", {"format": format}
+    if kind == "pytorch":
+        return f"torch_jobs:to_{format}", {"opset": opset} if format == "onnx" else {}
     if format == "onnx":
-        return "to_onnx", {"opset": opset, "archived": kind not in OWN_FORMAT}
-    return "to_tflite", {}
+        return "export_jobs:to_onnx", {"opset": opset, "archived": kind not in OWN_FORMAT}
+    return "export_jobs:to_tflite", {}
 
 
 def equalize_step(

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import ConversionFailed, InputError
-from pipeline.exporters.source import Arrays, bound_shapes, missing_tensorflow, open_source
+from pipeline.exporters.source import Arrays, Unstated, bound_shapes, missing_tensorflow, open_source
 from pipeline.exporters.stateful import StatefulSource
 from pipeline.plugins import load_plugin
 from pipeline.quality.outputs import OutputsReader, OutputsWriter
 from pipeline.records import Format
 from pipeline.runtimes.runtime import open_model
 from pipeline.runtimes.state import State, state_of, write_state
-from pipeline.samples import DataSpec, check_disjoint, open_samples
+from pipeline.samples import DataSpec, check_disjoint, first_arrays, open_samples
 from targets.records import TensorSpec
 
 Report = Callable[[int, int], None]
@@ -28,13 +28,13 @@ def prepare(
     kind: str,
     model: Path,
     signature: str,
+    factory: str = "",
     shapes: Mapping[str, tuple[int, ...]],
     calibrate: DataSpec,
     test: DataSpec,
     base: Path,
     scratch: Path,
     report: Report,
-    factory: str = "",
     state: State | None = None,
 ) -> dict[str, Any]:
     """Load and bind the source, check every sample of both sets, and keep the source's own answers.
@@ -44,7 +44,10 @@ def prepare(
     Raises:
         InputError: the model or a sample is no good.
     """
-    source = open_source(kind, model, signature=signature, scratch=scratch, factory=factory, base=base)
+    unstated = Unstated(
+        base=base, factory=factory, shapes=shapes, first_sample=lambda names: first_arrays(calibrate, names, base)
+    )
+    source = open_source(kind, model, signature=signature, scratch=scratch, unstated=unstated)
     if state:
         source = stateful = StatefulSource(source, state, model)
         first = stateful.first_step(next(iter(open_samples(calibrate, source.inputs, base))).inputs)
@@ -70,6 +73,7 @@ def prepare(
         "calibration": calibration,
         "test": tested,
         "tools": dict(source.tools),
+        "notes": tuple(getattr(source, "notes", ())),
     }
 
 
@@ -107,12 +111,12 @@ def to_onnx(
     else:
         model = onnx.load(str(source))
     onnx.save(model, str(scratch / "raw"))
-    notes = _fold(scratch)
+    notes = fold(scratch)
     write_state("onnx", scratch / "model", state or {})
     return {"notes": notes}
 
 
-def _fold(scratch: Path) -> tuple[str, ...]:
+def fold(scratch: Path) -> tuple[str, ...]:
     """Prepare `scratch`/raw for quantization as `scratch`/model; a step that fails is left out with a note."""
     from onnxruntime.quantization import quant_pre_process
 

@@ -44,10 +44,10 @@ def steps(
         InputError: the source is no model we can read.
         UsageError: a recipe or target that is not there was asked for.
     """
-    kind = detect(model_path(context))
+    config = context.loaded.config
+    kind = detect(model_path(context), config.source.factory)
     names = _recipes(context, kind, selection.recipes)
     targets = select(context.loaded.target_specs(), selection.targets, kept_facts(context.store.root))
-    config = context.loaded.config
     calibrate, test = config.calibration_data(), config.data.spec("test")
 
     prepared = prepare_step(context, kind, calibrate, test)
@@ -124,13 +124,13 @@ def sensitivity_steps(context: Context, format: str | None) -> list[Step]:
         InputError: the source is no model we can read.
         UsageError: it cannot become `format`.
     """
-    kind = detect(model_path(context))
+    config = context.loaded.config
+    kind = detect(model_path(context), config.source.factory)
     wanted: Format = next(
         (f for f in BOTH_FORMATS if f == format), BOTH_FORMATS[0] if "tflite" in FORMATS[kind] else "onnx"
     )
     if wanted not in FORMATS[kind]:
         raise UsageError(f"--format {wanted}: a {kind} source cannot become that", hint="leave --format out")
-    config = context.loaded.config
     calibrate, test = config.calibration_data(), config.data.spec("test")
     prepared = prepare_step(context, kind, calibrate, test)
     exported = export_step(context, wanted, prepared, calibrate)
@@ -198,7 +198,9 @@ def _suits(kind: SourceKind, name: str) -> bool:
     found = recipe(name)
     if found.format not in FORMATS[kind] or (kind in QUANTIZED) != name.endswith(AS_IS):
         return False
-    return (kind == "keras" or not weight_bits(name)) and (found.start != "source" or kind not in OWN_FORMAT)
+    return (kind == "keras" or not weight_bits(name)) and (
+        found.start != "source" or found.format != "tflite" or kind not in (*OWN_FORMAT, "pytorch")
+    )
 
 
 def _why_not(context: Context, kind: SourceKind, name: str) -> str:

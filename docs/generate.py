@@ -41,10 +41,11 @@ def recipes_block() -> str:
     from pipeline.recipes.recipe import recipe
 
     starts = {
-        "source": "TensorFlow, a Keras or SavedModel source",
+        "source": "the source in its own framework",
         "float": "the float32 model",
         "ranges": "the float32 model and calibration samples",
         "search": "the same, and `budgets.max_drop`",
+        "mixed": "the same, and `mixed`",
         "finetuned-w8": "a Keras source and calibration samples to train on",
         "finetuned-w4": "a Keras source and calibration samples to train on",
     }
@@ -57,6 +58,15 @@ def recipes_block() -> str:
 
     rows = [(f"`{name}`", f"`.{made.format}`", made.summary, needs(name, made)) for name, made in found]
     return _table(("Recipe", "Format", "What it does", "Needs"), rows)
+
+
+def grammar_block() -> str:
+    """What the parts of a recipe's name mean."""
+    from pipeline.recipes import grammar
+
+    tables = {"format": grammar.FORMATS, "precision": grammar.PRECISIONS, "option": grammar.OPTIONS}
+    rows = [(part, f"`{word}`", says) for part, words in tables.items() for word, says in words.items()]
+    return _table(("Part", "Word", "Meaning"), rows)
 
 
 def targets_block() -> str:
@@ -131,6 +141,7 @@ def checks_block() -> str:
 BLOCKS: Mapping[str, Callable[[], str]] = {
     "help": help_block,
     "recipes": recipes_block,
+    "recipe-grammar": grammar_block,
     "targets": targets_block,
     "metrics": metrics_block,
     "exit-codes": exit_codes_block,

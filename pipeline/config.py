@@ -12,7 +12,7 @@ from pipeline.calibration.methods import Method
 from pipeline.errors import UsageError
 from pipeline.quality.metrics import MetricSpec
 from pipeline.quantities import parse_quantity
-from pipeline.records import Objective
+from pipeline.records import Objective, Precision
 from pipeline.samples import DataSection, DataSpec
 from pipeline.samples.spec import Truth
 from pipeline.yaml_file import shown
@@ -135,6 +135,17 @@ class SearchConfig(Section):
     target: str = Field(default="", description="where latency is measured; empty: the first target of the run")
     evaluations: int = Field(default=40, ge=8, description="at most so many mixes are made and judged")
     samples: int = Field(default=200, ge=1, description="at most so many test samples decide between mixes")
+
+
+class MixedConfig(Section):
+    """The precision of every op in the `mixed` recipes. ONNX has no float16 and no int8x4 here."""
+
+    ops: dict[str, Precision] = Field(
+        default_factory=dict,
+        description="op type, or regular expression for its whole name, -> precision; the first that fits an op "
+        "counts, and each must fit one",
+    )
+    rest: Precision = Field(default="int8", description="precision of all other ops")
 
 
 class BudgetConfig(Section):
@@ -271,6 +282,7 @@ class Config(Section):
     quality: QualityConfig = QualityConfig()
     measure: MeasureConfig = MeasureConfig()
     search: SearchConfig = SearchConfig()
+    mixed: MixedConfig = MixedConfig()
     budgets: BudgetConfig = BudgetConfig()
     release: ReleaseConfig = ReleaseConfig()
     choose: Objective = Field(default="latency", description="what the chosen recipe is best at among those that pass")

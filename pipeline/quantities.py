@@ -129,6 +129,11 @@ def change(value: float, baseline: float) -> str:
     return percent(ratio - 1)
 
 
+def times(ratio: float) -> str:
+    """`0.27×`."""
+    return f"{number(ratio, 2)}×"
+
+
 def percent(share: float) -> str:
     return "±0 %" if abs(share) < _NO_CHANGE else fine_percent(share)
 

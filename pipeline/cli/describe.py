@@ -8,21 +8,71 @@ from pipeline.cli.options import json_option
 
 
 @click.command()
+@click.argument("name", required=False)
 @json_option
-def recipes(as_json: bool) -> None:
-    """List the quantization recipes."""
-    from pipeline.recipes import RECIPES
-    from pipeline.recipes.recipe import recipe
+def recipes(name: str | None, as_json: bool) -> None:
+    """List the quantization recipes, or say what the NAME of one means."""
+    from pipeline.recipes import OPTIONAL, RECIPES
+    from pipeline.recipes.recipe import promise, recipe
 
+    if name is not None:
+        _explain(name, as_json)
+        return
     rows = [(name, recipe(name)) for name in RECIPES]
     if as_json:
-        click.echo(
-            json.dumps([{"name": n, "format": r.format, "needs": r.start, "summary": r.summary} for n, r in rows])
-        )
+        found = [
+            {
+                "name": name,
+                "format": made.format,
+                "needs": made.start,
+                "summary": made.summary,
+                "by_default": name not in OPTIONAL,
+                "promised_size": promise(name).size,
+                "promised_latency": promise(name).latency,
+            }
+            for name, made in rows
+        ]
+        click.echo(json.dumps(found))
         return
     width = max(len(name) for name, _ in rows)
-    for name, found in rows:
-        click.echo(f"{name:<{width}}  {found.summary}")
+    for name, made in rows:
+        click.echo(f"{name:<{width}}  {made.summary}")
+
+
+def _explain(name: str, as_json: bool) -> None:
+    from pipeline.errors import UsageError, nearest
+    from pipeline.quantities import times
+    from pipeline.recipes import OPTIONAL, RECIPES
+    from pipeline.recipes.grammar import decoded
+    from pipeline.recipes.recipe import promise, recipe
+
+    if name not in RECIPES:
+        raise UsageError(f"there is no recipe {name!r}{nearest(name, RECIPES)}", hint="`deploy recipes` lists them")
+    made, promised = recipe(name), promise(name)
+    try:
+        parts = decoded(name)
+    except ValueError:
+        parts = ()  # a third party's name need not follow the grammar
+    if as_json:
+        said = {
+            "name": name,
+            "parts": dict(parts),
+            "summary": made.summary,
+            "needs": made.start,
+            "by_default": name not in OPTIONAL,
+            "promised_size": promised.size,
+            "promised_latency": promised.latency,
+        }
+        click.echo(json.dumps(said))
+        return
+    click.echo(f"{name}: {made.summary}")
+    for part, meaning in parts:
+        click.echo(f"  {part:<13} {meaning}")
+    promises = {"size": promised.size, "latency": promised.latency}
+    shown = [f"{what} {times(value)} of float32" for what, value in promises.items() if value is not None]
+    if shown:
+        click.echo(f"  {'promised':<13} {', '.join(shown)}, say the toolkits' guides; the report has what came of it")
+    click.echo(f"  {'run':<13} {'only when deploy.yaml names it' if name in OPTIONAL else 'by default'}")
 
 
 @click.command()

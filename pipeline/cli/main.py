@@ -38,7 +38,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Rank the blocks of the model by what they lose in int8.",
     ),
     "calibration": ("pipeline.cli.calibration:calibration", "Look at, merge and compare calibration sketches."),
-    "recipes": ("pipeline.cli.describe:recipes", "List the quantization recipes."),
+    "recipes": ("pipeline.cli.describe:recipes", "List the quantization recipes, or explain one."),
     "schema": ("pipeline.cli.describe:schema", "Print the JSON Schema of deploy.yaml, faults.yaml or report.json."),
     "doctor": ("pipeline.cli.doctor:doctor", "Check this installation."),
     "completion": ("pipeline.cli.completion:completion", "Print the shell completion script."),

@@ -1,18 +1,5 @@
-"""Quantization recipes. A name decodes as FORMAT-PRECISION[-OPTION]:
-
-    FORMAT      litert (.tflite), onnx (.onnx) or torch (.pt, TorchScript; of PyTorch sources)
-    PRECISION   float32, float16, dynamic-int8 (int8 weights, activations quantized while running),
-                int8 (weights and activations, ranges from calibration), int16x8 (int16 activations, int8 weights),
-                qat-int8 (as int8, after quantization-aware fine-tuning of a Keras source),
-                auto (one per op, searched to meet `budgets.max_drop` at the least cost),
-                as-is (a source that is quantized already, unchanged; the only recipes for such a source)
-    OPTION      io-int8, io-uint8: the model's own inputs and outputs are integers too (default: float32 as before)
-                w4: int4 weights where the runtime has them (default: int8)
-                s8s8: signed activations (default: unsigned)
-                qnnpack: for PyTorch on ARM (default: its engine x86, for PCs)
-                cle, bias, octav, mse: repairs, which lose less at the same precision: cross-layer equalisation, bias
-                correction, weights clipped to the least error (OCTAV) or by their deviation. `litert-int8-cle-bias`
-                has two of them.
+"""Quantization recipes. A name decodes as FORMAT-PRECISION[-OPTION]…; `grammar` has every word and what it means, and
+`deploy recipes NAME` says it of one.
 
 `auto` alone in deploy.yaml is the auto recipe of the source's first format.
 
@@ -28,6 +15,12 @@ RECIPES = with_entry_points(
         "litert-float32": "pipeline.recipes.float32:LITERT",
         "litert-float16": "pipeline.recipes.litert_tensorflow:FLOAT16",
         "litert-dynamic-int8": "pipeline.recipes.litert_tensorflow:DYNAMIC_INT8",
+        "litert-dynamic-int8-all": "pipeline.recipes.litert_weights:DYNAMIC_INT8_ALL",
+        "litert-weight-int8": "pipeline.recipes.litert_weights:WEIGHT_INT8",
+        "litert-weight-int4": "pipeline.recipes.litert_weights:WEIGHT_INT4",
+        "litert-weight-int4-b32": "pipeline.recipes.litert_weights:WEIGHT_INT4_B32",
+        "litert-weight-int4-b64": "pipeline.recipes.litert_weights:WEIGHT_INT4_B64",
+        "litert-weight-int4-b128": "pipeline.recipes.litert_weights:WEIGHT_INT4_B128",
         "litert-int8": "pipeline.recipes.litert_static:INT8",
         "litert-int8-io-int8": "pipeline.recipes.litert_static:INT8_IO_INT8",
         "litert-int8-io-uint8": "pipeline.recipes.litert_static:INT8_IO_UINT8",
@@ -36,6 +29,7 @@ RECIPES = with_entry_points(
         "litert-int8-bias": "pipeline.recipes.litert_static:INT8_BIAS",
         "litert-int8-octav": "pipeline.recipes.litert_static:INT8_OCTAV",
         "litert-int8-mse": "pipeline.recipes.litert_static:INT8_MSE",
+        "litert-mixed": "pipeline.recipes.litert_static:MIXED",
         "litert-auto": "pipeline.recipes.litert_static:AUTO",
         "litert-int8-w4": "pipeline.recipes.litert_static:INT8_W4",
         "litert-qat-int8": "pipeline.recipes.litert_static:QAT_INT8",
@@ -43,12 +37,23 @@ RECIPES = with_entry_points(
         "litert-int16x8": "pipeline.recipes.litert_static:INT16X8",
         "onnx-as-is": "pipeline.recipes.as_is:ONNX",
         "onnx-float32": "pipeline.recipes.float32:ONNX",
+        "onnx-float16": "pipeline.recipes.onnx_float16:FLOAT16",
         "onnx-dynamic-int8": "pipeline.recipes.onnx_dynamic:DYNAMIC_INT8",
+        "onnx-dynamic-int8-u8s8": "pipeline.recipes.onnx_dynamic:DYNAMIC_INT8_U8S8",
+        "onnx-weight-int8-b32": "pipeline.recipes.onnx_weights:INT8_B32",
+        "onnx-weight-int8-b64": "pipeline.recipes.onnx_weights:INT8_B64",
+        "onnx-weight-int8-b128": "pipeline.recipes.onnx_weights:INT8_B128",
+        "onnx-weight-int4-b32": "pipeline.recipes.onnx_weights:INT4_B32",
+        "onnx-weight-int4-b64": "pipeline.recipes.onnx_weights:INT4_B64",
+        "onnx-weight-int4-b128": "pipeline.recipes.onnx_weights:INT4_B128",
         "onnx-int8": "pipeline.recipes.onnx_static:INT8",
         "onnx-int8-s8s8": "pipeline.recipes.onnx_static:INT8_S8S8",
+        "onnx-int8-w7": "pipeline.recipes.onnx_static:INT8_W7",
+        "onnx-int16x8": "pipeline.recipes.onnx_static:INT16X8",
         "onnx-int8-cle": "pipeline.recipes.onnx_static:INT8_CLE",
         "onnx-int8-cle-bias": "pipeline.recipes.onnx_static:INT8_CLE_BIAS",
         "onnx-int8-bias": "pipeline.recipes.onnx_static:INT8_BIAS",
+        "onnx-mixed": "pipeline.recipes.onnx_static:MIXED",
         "onnx-auto": "pipeline.recipes.onnx_static:AUTO",
         "onnx-qat-int8": "pipeline.recipes.onnx_static:QAT_INT8",
         "torch-float32": "pipeline.recipes.float32:TORCH",
@@ -58,10 +63,16 @@ RECIPES = with_entry_points(
     "edge_deploy.recipes",
 )
 
-# Not run unless deploy.yaml names them: they change the model's own inputs, are for one kind of CPU, repair, search,
-# or train.
+# Not run unless deploy.yaml names them: they change the model's own inputs, are for one kind of CPU or of model, do
+# what another does better on most networks, repair, search, or train.
 OPTIONAL = frozenset(
     {
+        "litert-dynamic-int8-all",
+        "litert-weight-int8",
+        "litert-weight-int4",
+        "litert-weight-int4-b32",
+        "litert-weight-int4-b64",
+        "litert-weight-int4-b128",
         "litert-int8-io-int8",
         "litert-int8-io-uint8",
         "litert-int8-cle",
@@ -69,14 +80,24 @@ OPTIONAL = frozenset(
         "litert-int8-bias",
         "litert-int8-octav",
         "litert-int8-mse",
+        "litert-mixed",
         "litert-auto",
         "litert-int8-w4",
         "litert-qat-int8",
         "litert-qat-int8-w4",
+        "onnx-dynamic-int8-u8s8",
+        "onnx-weight-int8-b32",
+        "onnx-weight-int8-b64",
+        "onnx-weight-int8-b128",
+        "onnx-weight-int4-b32",
+        "onnx-weight-int4-b64",
+        "onnx-weight-int4-b128",
         "onnx-int8-s8s8",
+        "onnx-int8-w7",
         "onnx-int8-cle",
         "onnx-int8-cle-bias",
         "onnx-int8-bias",
+        "onnx-mixed",
         "onnx-auto",
         "onnx-qat-int8",
         "torch-dynamic-int8-qnnpack",

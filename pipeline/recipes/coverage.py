@@ -13,7 +13,18 @@ _TFLITE_BOUNDARIES = frozenset({"QUANTIZE", "DEQUANTIZE"})
 _ONNX_BOUNDARIES = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast"})
 _ONNX_FUSED = frozenset({"Relu", "Clip", "LeakyRelu"})
 _ONNX_INTEGER_OPS = frozenset(
-    {"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "QGemm", "DynamicQuantizeLSTM", "QAttention"}
+    {
+        "ConvInteger",
+        "MatMulInteger",
+        "QLinearConv",
+        "QLinearMatMul",
+        "QGemm",
+        "DynamicQuantizeLSTM",
+        "QAttention",
+        # Their weights are integers in the file, and are widened inside the kernel.
+        "MatMulNBits",
+        "GatherBlockQuantized",
+    }
 )
 
 

@@ -16,6 +16,8 @@ class Float32:
     format: Format
     tools: tuple[str, ...]
     summary: str = "the model as exported: the baseline"
+    size_promise: float | None = None
+    latency_promise: float | None = None
     start: Literal["float"] = "float"
 
     def quantize(self, ingredients: Ingredients, output: Path) -> None:

@@ -33,6 +33,8 @@ class Static:
     summary: str
     io: Io = "float32"
     repairs: tuple[Repair, ...] = ()
+    size_promise: float | None = 0.25
+    latency_promise: float | None = 1 / 3
     format: Literal["tflite"] = "tflite"
     start: Start = "ranges"
     tools: tuple[str, ...] = ("ai-edge-quantizer", "ai-edge-litert")
@@ -66,6 +68,8 @@ class Static:
         output.write_bytes(model)
 
     def why_float(self, op: str) -> str:
+        if self.start == "mixed":
+            return "deploy.yaml's `mixed` left it in float, or ai-edge-quantizer has no rule for it"
         if self.start == "search":
             return "the search left it in float, or ai-edge-quantizer has no rule for it"
         # Ops without int4 weights keep int8 ones, so that what is left in float has no int8 rule either.
@@ -187,9 +191,24 @@ INT8_CLE_BIAS = Static(
 INT8_BIAS = Static(precision="int8", repairs=("bias",), summary="int8, biases corrected for the error of the weights")
 INT8_OCTAV = Static(precision="int8", repairs=("octav",), summary="int8, weights clipped where their error is least")
 INT8_MSE = Static(precision="int8", repairs=("mse",), summary="int8, weights clipped by their standard deviation")
-AUTO = Static(precision="float32", start="search", summary="a precision for every op, to meet max_drop at least cost")
+AUTO = Static(
+    precision="float32",
+    start="search",
+    size_promise=None,
+    latency_promise=None,
+    summary="a precision for every op, to meet max_drop at least cost",
+)
+MIXED = Static(
+    precision="float32",
+    start="mixed",
+    size_promise=None,
+    latency_promise=None,
+    summary="a precision for every op, as deploy.yaml's `mixed` says",
+)
 INT8_W4 = Static(
     precision="int8x4",
+    size_promise=0.125,
+    latency_promise=None,
     summary="int8 activations, int4 weights in convolutions and dense layers: smallest, often slower",
 )
 QAT_INT8 = Static(
@@ -199,7 +218,11 @@ QAT_INT8 = Static(
 )
 QAT_INT8_W4 = Static(
     precision="int8x4",
+    size_promise=0.125,
+    latency_promise=None,
     start="finetuned-w4",
     summary="litert-int8-w4 after quantization-aware fine-tuning; no labels needed",
 )
-INT16X8 = Static(precision="int16x8", summary="int16 activations, int8 weights: precise, often slow")
+INT16X8 = Static(
+    precision="int16x8", latency_promise=None, summary="int16 activations, int8 weights: precise, often slow"
+)

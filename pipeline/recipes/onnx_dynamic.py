@@ -1,29 +1,59 @@
 """onnxruntime's dynamic quantization: int8 weights, activations quantized while the model runs."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pipeline.recipes.recipe import Ingredients
+from pipeline.recipes.recipe import Ingredients, Recipe
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DynamicInt8:
-    """Weights per tensor: onnxruntime's ConvInteger takes one scale."""
+    """Weights per channel in matrix products; onnxruntime's ConvInteger takes one scale whatever is asked.
 
+    Unsigned weights unless asked otherwise: on x86 the signed ones run 2 to 6 times slower, because there is no
+    int8 × int8 kernel for ConvInteger.
+    """
+
+    summary: str
+    signed_weights: bool = False
+    per_channel: bool = True
+    size_promise: float = 0.25
+    latency_promise: float = 0.5
     format: Literal["onnx"] = "onnx"
     start: Literal["float"] = "float"
     tools: tuple[str, ...] = ("onnx", "onnxruntime")
-    summary: str = "int8 weights, activations quantized while running; meant for MatMul and LSTM, slow on convolutions"
 
     def quantize(self, ingredients: Ingredients, output: Path) -> None:
+        import onnx
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        # Unsigned weights: on x86 the signed ones run 2-6 times slower (no int8 x int8 kernel for ConvInteger).
-        quantize_dynamic(str(ingredients.float_model), str(output), weight_type=QuantType.QUInt8, per_channel=False)
+        from pipeline.search.onnx_ops import with_node_names
+
+        quantize_dynamic(
+            with_node_names(onnx.load(str(ingredients.float_model))),
+            str(output),
+            weight_type=QuantType.QInt8 if self.signed_weights else QuantType.QUInt8,
+            per_channel=self.per_channel,
+            nodes_to_exclude=list(ingredients.excluded),
+        )
+
+    def fallbacks(self) -> Sequence[tuple[str, Recipe]]:
+        other = replace(self, signed_weights=not self.signed_weights)
+        one_scale = replace(self, per_channel=False)
+        return (
+            (f"with {'unsigned' if self.signed_weights else 'signed'} weights", other),
+            ("with one scale for each tensor of weights", one_scale),
+        )
 
     def why_float(self, op: str) -> str:
         return f"onnxruntime has no dynamic integer form of {op}"
 
 
-DYNAMIC_INT8 = DynamicInt8()
+DYNAMIC_INT8 = DynamicInt8(
+    summary="int8 weights, activations quantized while running; meant for MatMul and LSTM, slow on convolutions"
+)
+DYNAMIC_INT8_U8S8 = DynamicInt8(
+    signed_weights=True, summary="onnx-dynamic-int8 with signed weights: for ARM; 2 to 6 times slower on x86"
+)

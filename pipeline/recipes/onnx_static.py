@@ -7,13 +7,20 @@ Unsigned activations are fused alike everywhere.
 Either one precision for all nodes, or the one that `Ingredients.precisions` gives to each.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.recipes.recipe import Ingredients, Start
+from pipeline.recipes.recipe import Ingredients, Recipe, Start
 from pipeline.records import Precision, Repair
+
+_WIDE_OPTIONS = {
+    # 16-bit QuantizeLinear is standard from opset 21 on; onnxruntime has had its own before.
+    "UseQDQContribOps": True,
+    # A ReLU is left to the clipping at zero point -128; symmetric 16-bit data does not clip at 0.
+    "QDQKeepRemovableActivations": True,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +28,14 @@ class Static:
     """QuantizeLinear/DequantizeLinear pairs around every op that onnxruntime can run in int8."""
 
     summary: str
+    precision: Precision = "int8"
     signed_activations: bool = False
+    signed_weights: bool = True
+    per_channel: bool = True
+    reduce_range: bool = False
     repairs: tuple[Repair, ...] = ()
+    size_promise: float | None = 0.25
+    latency_promise: float | None = 1 / 3
     format: Literal["onnx"] = "onnx"
     start: Start = "ranges"
     tools: tuple[str, ...] = ("onnx", "onnxruntime")
@@ -49,25 +62,24 @@ class Static:
         model = with_node_names(onnx.load(str(ingredients.float_model)))
         ranges = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ingredients.ranges.items()}
         activations = QuantType.QInt8 if self.signed_activations else QuantType.QUInt8
-        wide = [node for node, precision in ingredients.precisions.items() if precision == "int16x8"]
         options: dict[str, Any] = {}
-        if wide:
+        if self.precision == "int16x8":
+            activations = QuantType.QInt16
+            options = {"ActivationSymmetric": True, **_WIDE_OPTIONS}
+        elif "int16x8" in ingredients.precisions.values():
             options = {
                 "TensorQuantOverrides": _wide(model, ingredients.precisions, activations),
-                # 16-bit QuantizeLinear is standard from opset 21 on; onnxruntime has had its own before.
-                "UseQDQContribOps": True,
-                # A ReLU is left to the clipping at zero point -128; symmetric 16-bit data does not clip at 0.
-                "QDQKeepRemovableActivations": True,
+                **_WIDE_OPTIONS,
             }
         engine = QDQQuantizer(
             model,
-            per_channel=True,
-            reduce_range=False,
-            weight_qType=QuantType.QInt8,
+            per_channel=self.per_channel,
+            reduce_range=self.reduce_range,
+            weight_qType=QuantType.QInt8 if self.signed_weights else QuantType.QUInt8,
             activation_qType=activations,
             tensors_range=TensorsData(CalibrationMethod.MinMax, ranges),
             nodes_to_quantize=[],
-            nodes_to_exclude=_floats(ingredients.precisions),
+            nodes_to_exclude=[*_floats(ingredients.precisions), *ingredients.excluded],
             op_types_to_quantize=list(QDQRegistry),
             extra_options=options,
         )
@@ -78,7 +90,15 @@ class Static:
             model.opset_import.remove(opset)  # optimisation leaves a trail of domains no node uses
         onnx.save(model, str(output))
 
+    def fallbacks(self) -> Sequence[tuple[str, Recipe]]:
+        return (
+            ("with unsigned weights", replace(self, signed_weights=not self.signed_weights)),
+            ("with one scale for each tensor of weights", replace(self, per_channel=False)),
+        )
+
     def why_float(self, op: str) -> str:
+        if self.start == "mixed":
+            return "deploy.yaml's `mixed` left it in float, or onnxruntime's QDQ quantizer has no rule for it"
         if self.start == "search":
             return "the search left it in float, or onnxruntime's QDQ quantizer has no rule for it"
         return f"onnxruntime's QDQ quantizer has no rule for {op}, or its inputs are not quantized"
@@ -114,7 +134,26 @@ INT8 = Static(summary="int8 weights per channel and uint8 activations, QDQ")
 INT8_CLE = Static(repairs=("cle",), summary="int8 after cross-layer equalisation")
 INT8_CLE_BIAS = Static(repairs=("cle", "bias"), summary="int8 after cross-layer equalisation, with bias correction")
 INT8_BIAS = Static(repairs=("bias",), summary="int8, biases corrected for the error of the weights")
-AUTO = Static(start="search", summary="a precision for every op, to meet max_drop at least cost")
+AUTO = Static(
+    start="search",
+    size_promise=None,
+    latency_promise=None,
+    summary="a precision for every op, to meet max_drop at least cost",
+)
+MIXED = Static(
+    start="mixed",
+    size_promise=None,
+    latency_promise=None,
+    summary="a precision for every op, as deploy.yaml's `mixed` says",
+)
+INT16X8 = Static(
+    precision="int16x8",
+    latency_promise=None,
+    summary="int16 activations, int8 weights: precise; onnxruntime computes it in float",
+)
+INT8_W7 = Static(
+    reduce_range=True, summary="onnx-int8 with 7-bit weights: for x86 without VNNI, where 8-bit products saturate"
+)
 INT8_S8S8 = Static(
     signed_activations=True,
     summary="int8 weights per channel and int8 activations: partly in float on x86, so answers differ from ARM's",

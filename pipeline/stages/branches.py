@@ -63,7 +63,7 @@ def weight_bits(name: str) -> int:
 
 def needs_ranges(name: str) -> bool:
     """Whether the recipe starts from calibrated ranges."""
-    return recipe(name).start in ("ranges", "search") or bool(weight_bits(name))
+    return recipe(name).start in ("ranges", "search", "mixed") or bool(weight_bits(name))
 
 
 def _branch(context: Context, names: Sequence[str], source: Step, calibrate: DataSpec, label: str) -> Branch:

@@ -4,15 +4,19 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pipeline.exporters.source import missing_tensorflow, missing_torch
 from pipeline.recipes.coverage import coverage
+from pipeline.recipes.ladder import climb
+from pipeline.recipes.mixing import mixed
 from pipeline.recipes.recipe import Ingredients, Inputs, recipe
 from pipeline.records import Precision, Repair
 from pipeline.runtimes.runtime import open_model
 from pipeline.runtimes.state import state_of, write_state
 from pipeline.samples import DataSpec, open_samples
+from pipeline.search.ops import read_ops
 from targets.records import TensorSpec
 
 Report = Callable[[int, int], None]
@@ -37,14 +41,19 @@ def quantize(
     output: Path,
     scratch: Path,
     report: Report,
+    rules: Mapping[str, Precision] = MappingProxyType({}),
+    rest: Precision = "int8",
 ) -> dict[str, Any]:
     """Run one recipe and load the result: an artifact that cannot be loaded is none. `validate` runs it.
 
-    `precisions` and `repairs` are what a search found, else empty; `inputs` describes the calibration samples.
+    `precisions` and `repairs` are what a search found, else empty; `rules` and `rest` are deploy.yaml's `mixed`;
+    `inputs` describes the calibration samples.
 
     Returns fields of `Artifact`; the file is `output`.
     """
     chosen = recipe(name)
+    if chosen.start == "mixed":
+        precisions = mixed(read_ops(chosen.format, float_model), rules, rest, chosen.format)
 
     stateful = open_model(chosen.format, float_model) if state_of(chosen.format, float_model) else None
 
@@ -61,9 +70,13 @@ def quantize(
         repairs=repairs,
         samples=samples,
     )
+
+    def keep_state(made: Path) -> None:
+        write_state(chosen.format, made, state_of(chosen.format, float_model))
+
     started = time.perf_counter()
     try:
-        chosen.quantize(ingredients, output)
+        model, notes = climb(chosen, ingredients, output, keep_state)
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] in {"tensorflow", "keras"}:
             raise missing_tensorflow(error.name, name) from None
@@ -71,8 +84,6 @@ def quantize(
             raise missing_torch(error.name, name) from None
         raise
     convert_s = time.perf_counter() - started
-    write_state(chosen.format, output, state_of(chosen.format, float_model))
-    model = open_model(chosen.format, output)
     covered = coverage(chosen.format, output, chosen.why_float)
     return {
         "inputs": model.inputs,
@@ -81,4 +92,5 @@ def quantize(
         "ops_quantized": covered.quantized,
         "ops_left_float": covered.left_float,
         "convert_s": convert_s,
+        "notes": notes,
     }

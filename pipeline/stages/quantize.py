@@ -24,6 +24,8 @@ def quantize_step(
 ) -> Step:
     """The candidate of recipe `name`; `calibrated` and `searched` are given when the recipe starts from those."""
     chosen = recipe(name)
+    declared = context.loaded.config.mixed if chosen.start == "mixed" else None
+    mixed = {"rules": declared.ops, "rest": declared.rest} if declared else {}
     tools = versions(*chosen.tools, RUNTIME_TOOLS[chosen.format])
 
     def run(results: Results, report: Progress) -> Any:
@@ -49,6 +51,7 @@ def quantize_step(
                     repairs=found.repairs if found else (),
                     output=output,
                     scratch=scratch,
+                    **mixed,
                 )
                 size = output.stat().st_size
                 return Artifact(
@@ -57,14 +60,29 @@ def quantize_step(
                     blob=context.store.add_file(output),
                     size_bytes=size,
                     tools=tools,
-                    notes=(*source.notes, *(ranges.notes if ranges else ())),
+                    notes=(
+                        *source.notes,
+                        *float_model.notes,
+                        *(ranges.notes if ranges else ()),
+                        *fields.pop("notes"),
+                    ),
                     **fields,
                 )
 
         return refusing(context, "quantize", work)
 
     needs = (prepared, exported, *((calibrated,) if calibrated else ()), *((searched,) if searched else ()))
-    return Step(stage="quantize", name=name, run=run, records=(Artifact,), needs=needs, tools=tools, version=6)
+    return Step(
+        stage="quantize",
+        name=name,
+        run=run,
+        records=(Artifact,),
+        needs=needs,
+        # As pairs: the first rule that fits counts, and a fingerprint sorts the keys of a mapping.
+        settings={"rules": list(declared.ops.items()), "rest": declared.rest} if declared else {},
+        tools=tools,
+        version=7,
+    )
 
 
 def _fitting(chosen: Recipe, ranges: Ranges) -> str:

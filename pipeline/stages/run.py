@@ -160,6 +160,12 @@ def _searches(
             f"{asking[0]}: there is no target to search for",
             hint="say what may be lost: `budgets: {max_drop: {top1: 0.01}}`, or of cosine or top1_agreement",
         )
+    mixing = [name for name in names if recipe(name).start == "mixed"]
+    if mixing and not config.mixed.ops:
+        raise UsageError(
+            f"{mixing[0]}: deploy.yaml has no `mixed`, so there is nothing to mix",
+            hint="say what differs from int8: `mixed: {ops: {SOFTMAX: float32, 'block_3/.*': int16x8}}`",
+        )
     target = next((spec for spec in targets if spec.name == wanted), targets[0])
     sensitive = {
         format: sensitivity_step(context, format, prepared, exported[format], calibrated[format], calibrate)

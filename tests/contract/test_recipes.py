@@ -16,6 +16,7 @@ from pipeline.errors import ConversionFailed
 from pipeline.quality.fidelity import Fidelity
 from pipeline.quality.outputs import OutputsReader
 from pipeline.recipes import RECIPES
+from pipeline.recipes.grammar import decoded
 from pipeline.recipes.recipe import WEIGHT_BITS, Ingredients, is_equalized, recipe
 from pipeline.records import Format, Precision, Repair
 from pipeline.runtimes.runtime import open_model
@@ -29,6 +30,10 @@ EXPECTED: dict[str, tuple[float, str, bool]] = {
     "litert-float32": (100, "float32", False),
     "litert-float16": (40, "float32", False),
     "litert-dynamic-int8": (15, "float32", False),  # the small model has no op with 1024 weights
+    "litert-dynamic-int8-all": (15, "float32", True),
+    "litert-weight-int8": (25, "float32", False),  # stored in integers, computed in float
+    "litert-weight-int4": (10, "float32", False),
+    "litert-mixed": (15, "float32", True),
     "litert-int8": (15, "float32", True),
     "litert-int8-io-int8": (15, "int8", True),
     "litert-int8-io-uint8": (15, "uint8", True),
@@ -38,7 +43,18 @@ EXPECTED: dict[str, tuple[float, str, bool]] = {
     "litert-int16x8": (25, "float32", True),
     "onnx-as-is": (100, "float32", False),
     "onnx-float32": (100, "float32", False),
+    "onnx-float16": (40, "float32", False),
     "onnx-dynamic-int8": (15, "float32", True),
+    "onnx-dynamic-int8-u8s8": (15, "float32", True),
+    "onnx-weight-int8-b32": (40, "float32", True),
+    "onnx-weight-int8-b64": (40, "float32", True),
+    "onnx-weight-int8-b128": (40, "float32", True),
+    "onnx-weight-int4-b32": (15, "float32", True),
+    "onnx-weight-int4-b64": (15, "float32", True),
+    "onnx-weight-int4-b128": (15, "float32", True),
+    "onnx-int8-w7": (15, "float32", True),
+    "onnx-int16x8": (25, "float32", True),
+    "onnx-mixed": (15, "float32", True),
     "onnx-int8": (15, "float32", True),
     "onnx-int8-s8s8": (15, "float32", True),
     "litert-int8-cle": (15, "float32", True),
@@ -53,6 +69,8 @@ EXPECTED: dict[str, tuple[float, str, bool]] = {
     "onnx-auto": (15, "float32", True),
     "onnx-qat-int8": (15, "float32", True),
 }
+# Recipes that the small model is refused by: its one dense layer has 8 inputs.
+REFUSED = {f"litert-weight-int4-b{block}": f"multiples of {block}" for block in (32, 64, 128)}
 
 
 def half(exported: Exported, format: Format) -> dict[str, Precision]:
@@ -75,7 +93,7 @@ def quantize(
         precisions = half(exported, chosen.format) if chosen.start == "search" else {}
     output = folder / f"candidate.{chosen.format}"
     branch = chosen.start if chosen.start in WEIGHT_BITS else ""
-    ranged = branch or chosen.start in ("ranges", "search")
+    ranged = branch or chosen.start in ("ranges", "search", "mixed")
     made = worker.call(
         "pipeline.stages.candidate_jobs:quantize",
         name=name,
@@ -87,6 +105,7 @@ def quantize(
         base=exported.folder,
         precisions=precisions,
         repairs=repairs,
+        rules={next(iter(half(exported, chosen.format))): "float32"},
         output=output,
         scratch=folder,
     )
@@ -95,7 +114,26 @@ def quantize(
 
 def test_every_recipe_is_here() -> None:
     built_in = {name for name, place in RECIPES.items() if place.startswith("pipeline.")}
-    assert set(EXPECTED) == {name for name in built_in if recipe(name).format != "pt"}  # those: test_torch_recipes.py
+    # Those of PyTorch are in test_torch_recipes.py.
+    assert set(EXPECTED) | set(REFUSED) == {name for name in built_in if recipe(name).format != "pt"}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_name_decodes(name: str) -> None:
+    parts = decoded(name)
+    assert "-".join(part for part, _ in parts) == name
+    assert parts[0][0] == {"tflite": "litert", "onnx": "onnx", "pt": "torch"}[recipe(name).format]
+    assert all(meaning for _, meaning in parts)
+    for unknown in (f"{name}-turbo", f"caffe{name}", "litert-int12"):
+        with pytest.raises(ValueError, match=r"no (format|precision|option); there are "):
+            decoded(unknown)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_recipe_that_does_not_suit_says_why(worker: Worker, exported: Exported, name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConversionFailed, match=REFUSED[name]) as caught:
+        quantize(worker, exported, name, tmp_path)
+    assert "litert-weight-int8" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", EXPECTED)

@@ -5,6 +5,7 @@ then come the recipe's own fallbacks: other weights, one scale for the whole ten
 and shape inference, are those of the export: `pipeline.exporters.onnx_preparation`.)
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipeline.runtimes.runtime import HostModel, open_model
 # A graph that breaks at more nodes than this breaks everywhere: the next rung is sooner tried.
 _MOST_EXCLUDED = 3
 _REASON_CHARS = 200
+_PLACE = re.compile(r"Load model from \S+ failed:\s*(This is an invalid model\.\s*)?")
 
 
 def climb(
@@ -32,26 +34,32 @@ def climb(
         ConversionFailed: no rung gave a model that runs. Of a recipe without fallbacks, its converter's own error.
     """
     fallbacks: Sequence[tuple[str, Recipe]] = getattr(chosen, "fallbacks", tuple)()
-    if not fallbacks:
-        chosen.quantize(ingredients, output)
-        finish(output)
-        return open_model(chosen.format, output), ()
-    nodes = _node_names(ingredients.float_model)
     notes: list[str] = []
-    reason, said = "", "as asked"
-    for said, rung in [("as asked", chosen), *fallbacks]:
+    if not fallbacks:
+        chosen.quantize(replace(ingredients, note=notes.append), output)
+        finish(output)
+        return open_model(chosen.format, output), tuple(notes)
+    nodes = _node_names(ingredients.float_model)
+    reason = ""
+    rungs = [("as asked", chosen), *fallbacks]
+    for said, rung in rungs:
         excluded: tuple[str, ...] = ()
         while True:
+            noted: list[str] = []
+            made = False
             try:
-                rung.quantize(replace(ingredients, excluded=excluded), output)
+                rung.quantize(replace(ingredients, excluded=excluded, note=noted.append), output)
                 finish(output)
+                made = True
                 model = open_model(rung.format, output)
                 _check_answer(model, ingredients)
             except (ModuleNotFoundError, MemoryError):
                 raise
             except Exception as error:  # onnx and onnxruntime raise direct children of Exception, by the dozen
-                reason = _short(error)
-                culprit = _culprit(reason, nodes)
+                if isinstance(error, DeployError) and not made:
+                    raise  # the recipe's own refusal, which no other rung changes
+                whole = _told(error)
+                reason, culprit = whole[:_REASON_CHARS], _culprit(whole, nodes)
                 if culprit and culprit not in excluded and len(excluded) < _MOST_EXCLUDED:
                     notes.append(f"{said}: {reason}; {culprit} is left in float")
                     excluded += (culprit,)
@@ -61,8 +69,10 @@ def climb(
             if notes:
                 kept = f", {', '.join(excluded)} in float" if excluded else ""
                 notes.append(f"made {said}{kept}")
-            return model, tuple(notes)
-    raise ConversionFailed(f"none of {len(notes)} ways gave a model that runs; {said}: {reason}", hint="; ".join(notes))
+            return model, (*notes, *noted)
+    raise ConversionFailed(
+        f"none of {len(rungs)} ways gave a model that runs; at last: {reason}", hint="; ".join(notes)
+    )
 
 
 def _check_answer(model: HostModel, ingredients: Ingredients) -> None:
@@ -74,10 +84,11 @@ def _check_answer(model: HostModel, ingredients: Ingredients) -> None:
         return
 
 
-def _short(error: Exception) -> str:
+def _told(error: Exception) -> str:
+    """The first line of what went wrong, without the names of our scratch files."""
     text = error.message if isinstance(error, DeployError) else str(error)
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    return first[:_REASON_CHARS]
+    return _PLACE.sub("", first)
 
 
 def _culprit(reason: str, nodes: Sequence[str]) -> str:

@@ -30,6 +30,7 @@ class TensorFlowOption:
     def quantize(self, ingredients: Ingredients, output: Path) -> None:
         if not tarfile.is_tarfile(ingredients.source):  # an archived SavedModel is a tar, and no other source is
             self.otherwise.quantize(ingredients, output)
+            ingredients.note("made by ai-edge-quantizer: TensorFlow's converter knows no such source")
             return
         from pipeline.exporters.saved_model import unpack_archive
         from pipeline.exporters.to_tflite import convert

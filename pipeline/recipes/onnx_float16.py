@@ -17,14 +17,19 @@ from pipeline.recipes.recipe import Ingredients, Recipe
 _LARGEST = float(np.finfo(np.float16).max)
 # Of the range of half precision: sums inside a kernel go further than its result shows.
 _HEADROOM = 0.5
+_NAMED = 3  # nodes in a note
 _LOOKED_AT = 4  # samples; a tensor that overflows does so on most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Float16:
-    """`guarded`: nodes near values that half precision cannot hold stay in float32."""
+    """Nodes near values that half precision cannot hold stay in float32.
 
-    guarded: bool = False
+    That the answers are finite here proves nothing: a CPU without half-precision kernels computes in float32, and a
+    device with them overflows.
+    """
+
+    infer_shapes: bool = True
     size_promise: float = 0.5
     latency_promise: float | None = None
     summary: str = (
@@ -41,20 +46,57 @@ class Float16:
         from pipeline.search.onnx_ops import with_node_names
 
         model = with_node_names(onnx.load(str(ingredients.float_model)))
-        kept = [*ingredients.excluded, *(_beyond_half(model, ingredients) if self.guarded else ())]
-        onnx.save(convert_float_to_float16(model, keep_io_types=True, node_block_list=kept), str(output))
+        kept = _beyond_half(model, ingredients)
+        if kept:
+            ingredients.note(
+                f"{', '.join(kept[:_NAMED])}{' …' if len(kept) > _NAMED else ''}: kept in float32, because "
+                f"values come near the end of half precision ({len(kept)} of {len(model.graph.node)} nodes)"
+            )
+        halved = convert_float_to_float16(
+            model,
+            keep_io_types=True,
+            disable_shape_infer=not self.infer_shapes,
+            node_block_list=[*ingredients.excluded, *kept],
+        )
+        _drop_round_trips(halved.graph)
+        onnx.save(halved, str(output))
 
     def fallbacks(self) -> Sequence[tuple[str, Recipe]]:
-        return (("with float32 where values leave the range of half precision", replace(self, guarded=True)),)
+        return (("without shape inference", replace(self, infer_shapes=False)),)
 
     def why_float(self, op: str) -> str:
         return "half precision is floating point too"
+
+
+def _drop_round_trips(graph: Any) -> None:
+    """Join neighbours that both stayed in float32: the converter puts a cast to half precision and back in between."""
+    import onnx
+
+    def to(node: Any) -> int:
+        return next((a.i for a in node.attribute if a.name == "to"), 0) if node.op_type == "Cast" else 0
+
+    narrowed = {n.output[0]: n.input[0] for n in graph.node if to(n) == onnx.TensorProto.FLOAT16}
+    wide = {
+        n.output[0]: narrowed[n.input[0]]
+        for n in graph.node
+        if to(n) == onnx.TensorProto.FLOAT and n.input[0] in narrowed
+    }
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = wide.get(name, name)
+    kept = {value.name for value in graph.output}
+    read = {name for node in graph.node for name in node.input} | kept
+    for casts in (wide, narrowed):
+        for node in [n for n in graph.node if n.output[0] in casts and n.output[0] not in read]:
+            graph.node.remove(node)
+        read = {name for node in graph.node for name in node.input} | kept
 
 
 def _beyond_half(model: Any, ingredients: Ingredients) -> list[str]:
     """Nodes that read or write a value near the end of half precision's range, on some calibration samples."""
     import onnx
     import onnxruntime
+    from onnx import numpy_helper
 
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
@@ -68,7 +110,7 @@ def _beyond_half(model: Any, ingredients: Ingredients) -> list[str]:
     large = {
         value.name
         for value in model.graph.initializer
-        if value.data_type == onnx.TensorProto.FLOAT and _is_large(onnx.numpy_helper.to_array(value))
+        if value.data_type == onnx.TensorProto.FLOAT and _is_large(numpy_helper.to_array(value))
     }
     for sample in islice(iter(ingredients.samples()), _LOOKED_AT):
         large |= {n for n, v in zip(names, session.run(names, dict(sample)), strict=True) if _is_large(np.asarray(v))}

@@ -25,6 +25,10 @@ def _no_samples() -> Iterable[Inputs]:
     return ()
 
 
+def _unheard(said: str) -> None:
+    """For who keeps no record."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ingredients:
     """What a recipe may use.
@@ -34,6 +38,7 @@ class Ingredients:
     repairs: what a search found to help; empty: the recipe's own.
     excluded: ONNX nodes that stay in float because the candidate broke there (`pipeline.recipes.ladder`).
     samples: the calibration samples, anew on every call; of sequences every step, with the float model's state.
+    note: takes what the record should say of how the candidate came about.
     """
 
     source: Path
@@ -44,6 +49,7 @@ class Ingredients:
     repairs: tuple[Repair, ...] = ()
     excluded: tuple[str, ...] = ()
     samples: Callable[[], Iterable[Inputs]] = _no_samples
+    note: Callable[[str], None] = _unheard
 
 
 class Recipe(Protocol):

@@ -34,11 +34,11 @@ _TOOLS = {
     "quantized_tflite": ("ai-edge-litert",),
     "pytorch": ("torch",),
     "to_tflite": ("tensorflow", "ai-edge-litert"),
-    "to_onnx": ("tensorflow", "tf2onnx", "onnx", "onnxruntime"),
+    "to_onnx": ("tensorflow", "tf2onnx", "onnx", "onnxruntime", "onnxslim"),
 }
 _TORCH_TOOLS: Mapping[Format, tuple[str, ...]] = {
     "tflite": ("torch", "litert-torch", "ai-edge-litert"),
-    "onnx": ("torch", "onnxscript", "onnx", "onnxruntime"),
+    "onnx": ("torch", "onnxscript", "onnx", "onnxruntime", "onnxslim"),
     "pt": ("torch",),
 }
 
@@ -139,6 +139,8 @@ def export_step(context: Context, format: Format, prepared: Step, calibrate: Dat
                     state=state,
                     **arguments,
                 )
+                if format == "onnx" and source.source_kind not in QUANTIZED:
+                    made["notes"] = (*made["notes"], *_prepare(context, source, scratch, calibrate, report))
                 compared = context.worker.call(
                     "pipeline.stages.export_jobs:compare_hop",
                     report,
@@ -171,7 +173,31 @@ def export_step(context: Context, format: Format, prepared: Step, calibrate: Dat
         needs=(prepared,),
         settings={**({"opset": opset} if format == "onnx" else {}), "state": state},
         tools=tools,
+        version=2,
     )
+
+
+def _prepare(
+    context: Context, source: Prepared, scratch: Path, calibrate: DataSpec, report: Progress
+) -> tuple[str, ...]:
+    """Make the `.onnx` at `scratch`/model ready for quantization; notes of what was done and what was left out.
+
+    Optimisers abort on some models. The model is usable without them, and stands until they are through.
+    """
+    try:
+        notes: tuple[str, ...] = context.worker.call(
+            "pipeline.stages.export_jobs:make_quantizable",
+            report,
+            calibrate=calibrate,
+            inputs=source.inputs,
+            base=context.base,
+            scratch=scratch,
+        )
+    except WorkerDied as death:
+        if death.killed:
+            raise
+        return (f"not prepared for quantization: {death.message}",)
+    return notes
 
 
 def float_job(format: Format, kind: str, opset: int) -> tuple[str, dict[str, Any]]:

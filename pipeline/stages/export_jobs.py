@@ -97,7 +97,7 @@ def to_tflite(*, source: Path, scratch: Path, report: Report, state: State | Non
 def to_onnx(
     *, source: Path, opset: int, archived: bool, scratch: Path, report: Report, state: State | None = None
 ) -> dict[str, Any]:
-    """SavedModel archive (or the ONNX source itself) → float `.onnx`, shapes inferred and constants folded."""
+    """SavedModel archive (or the ONNX source itself) → float `.onnx`, as its converter gives it."""
     import onnx
 
     if archived:
@@ -110,23 +110,29 @@ def to_onnx(
         model = convert(unpack_archive(source, scratch), opset=opset)
     else:
         model = onnx.load(str(source))
-    onnx.save(model, str(scratch / "raw"))
-    notes = fold(scratch)
+    onnx.save(model, str(scratch / "model"))
     write_state("onnx", scratch / "model", state or {})
-    return {"notes": notes}
+    return {"notes": ()}
 
 
-def fold(scratch: Path) -> tuple[str, ...]:
-    """Prepare `scratch`/raw for quantization as `scratch`/model; a step that fails is left out with a note."""
-    from onnxruntime.quantization import quant_pre_process
+def make_quantizable(
+    *, calibrate: DataSpec, inputs: tuple[TensorSpec, ...], base: Path, scratch: Path, report: Report
+) -> tuple[str, ...]:
+    """Prepare the `.onnx` at `scratch`/model for onnxruntime's quantizers; returns notes."""
+    from pipeline.exporters.onnx_preparation import prepared
 
-    try:
-        # Symbolic inference fails on real models ("Incomplete symbolic shape inference"); ours have no symbols left.
-        quant_pre_process(str(scratch / "raw"), str(scratch / "model"), skip_symbolic_shape=True)
-    except Exception as error:  # onnx and onnxruntime raise many kinds here; the model is usable without the step
-        (scratch / "raw").replace(scratch / "model")
-        return (f"constant folding left out: {type(error).__name__}: {str(error).splitlines()[0][:200]}",)
-    return ()
+    model, state = scratch / "model", state_of("onnx", scratch / "model")
+    stateful = open_model("onnx", model) if state else None
+    shutil.copyfile(model, scratch / "raw")
+    samples = (
+        step
+        for sample in open_samples(calibrate, inputs, base)
+        for step in (stateful.steps(sample.inputs) if stateful else (sample.inputs,))
+    )
+    notes = prepared(scratch / "raw", scratch / "ready", samples)
+    write_state("onnx", scratch / "ready", state)
+    (scratch / "ready").replace(model)
+    return notes
 
 
 def compare_hop(

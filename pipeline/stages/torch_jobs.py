@@ -40,7 +40,7 @@ def to_tflite(*, source: Path, scratch: Path, report: Report, state: State | Non
 
 
 def to_onnx(*, source: Path, opset: int, scratch: Path, report: Report, state: State | None = None) -> dict[str, Any]:
-    """The program → float `.onnx` at `scratch`/model, shapes inferred and constants folded."""
+    """The program → float `.onnx` at `scratch`/model."""
     try:
         import onnxscript  # noqa: F401  torch imports it late, and says so in ten lines
 
@@ -49,15 +49,12 @@ def to_onnx(*, source: Path, opset: int, scratch: Path, report: Report, state: S
         raise missing_torch(str(error.name), "exporting to ONNX") from None
     import onnx
 
-    from pipeline.stages.export_jobs import fold
-
-    onnx.save(convert(source, opset=opset), str(scratch / "raw"))
+    onnx.save(convert(source, opset=opset), str(scratch / "model"))
     raised = (
         (f"opset {LEAST_OPSET} instead of {opset}: PyTorch's exporter begins there",) if opset < LEAST_OPSET else ()
     )
-    folded = fold(scratch)
     write_state("onnx", scratch / "model", state or {})
-    return {"notes": (*raised, *folded)}
+    return {"notes": raised}
 
 
 def to_pt(*, source: Path, scratch: Path, report: Report, state: State | None = None) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def exported(worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Export
     )
     inputs = prepared["inputs"]
     for format in ("tflite", "onnx"):
-        scratch = _exported(worker, folder, format)
+        scratch = _exported(worker, folder, format, inputs=inputs, **common)
         leveled = folder / f"{format}-cle"
         leveled.mkdir()
         pairs = worker.call(
@@ -67,18 +67,20 @@ def exported(worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Export
             **common,
         )
         for format in ("tflite", "onnx") if bits == 8 else ("tflite",):
-            scratch = _exported(worker, branch, format)
+            scratch = _exported(worker, branch, format, inputs=inputs, **common)
             made = _calibrate(worker, scratch, format, inputs=inputs, learned=branch / "learned", **common)
             assert not made["notes"], "every learned range has found its tensor"
             assert made["chosen_methods"]["learned"] >= 5, "image, two convolutions, pooling, scores"
     return Exported(folder, prepared)
 
 
-def _exported(worker: Worker, source: Path, format: str) -> Path:
+def _exported(worker: Worker, source: Path, format: str, **data: Any) -> Path:
     scratch = source / format
     scratch.mkdir()
     more = {"opset": 17, "archived": True} if format == "onnx" else {}
     worker.call(f"pipeline.stages.export_jobs:to_{format}", source=source / "model", scratch=scratch, **more)
+    if format == "onnx":
+        worker.call("pipeline.stages.export_jobs:make_quantizable", scratch=scratch, **data)
     return scratch
 
 

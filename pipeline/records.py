@@ -19,6 +19,17 @@ from targets.records import Absent, Answer, Facts, Failed, Measurement, TensorSp
 Format = Literal["tflite", "onnx", "pt"]  # pt: TorchScript
 Objective = Literal["latency", "size", "memory", "energy", "quality"]
 VerdictKind = Literal["pass", "fail", "refused", "inconclusive"]
+# What a verdict rests on, for programs; `pipeline.stages.outcome` has the first two.
+VerdictCode = Literal[
+    "not-quantized",
+    "slower-than-float",
+    "wrong",
+    "lost-quality",
+    "over-budget",
+    "differs-on-device",
+    "does-not-fit",
+    "not-measured",
+]
 # What an op computes in: float16 is half-precision weights, int16x8 and int8x4 are activations x weights in bits.
 Precision = Literal["float32", "float16", "int16x8", "int8", "int8x4"]
 # Ways to lose less at the same precision, see `pipeline.recipes`.
@@ -235,6 +246,7 @@ class Artifact:
     tools: Mapping[str, str]
     convert_s: float
     notes: tuple[str, ...] = ()
+    float_bytes: int = 0  # of the float32 model it was made from; 0: not known
     kind: Literal["artifact"] = "artifact"
 
 
@@ -315,10 +327,12 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Whether a candidate may ship to one target, and why (not)."""
+    """Whether a candidate may ship to one target, and why (not). `suggestion`: what to try next."""
 
     verdict: VerdictKind
     reason: str
+    codes: tuple[VerdictCode, ...] = ()
+    suggestion: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -364,6 +378,9 @@ class TargetResult:
     fit: str = ""  # whether the file fits the device, in words; empty: not judged
     path: str = ""  # of the file that was lowered for this device, relative to the report's folder
     sha256: str = ""  # of that file
+    codes: tuple[VerdictCode, ...] = ()
+    suggestion: str = ""
+    latency_ratio: float | None = None  # against float32 of the same format here; None: one of both is not measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -389,6 +406,11 @@ class CandidateReport:
     findings: tuple[str, ...] = ()
     last_output: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = ()  # here the blobs are paths relative to the report's folder
+    codes: tuple[VerdictCode, ...] = ()  # on any target
+    suggestion: str = ""
+    size_ratio: float | None = None  # against the float32 model it was made from
+    promised_size_ratio: float | None = None  # what the toolkits' guides say of this kind of quantization
+    promised_latency_ratio: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

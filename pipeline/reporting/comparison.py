@@ -6,7 +6,7 @@ from typing import Literal
 
 from pipeline import quantities
 from pipeline.derived import Energy
-from pipeline.records import CandidateReport, Report, Summary, TargetResult, VerdictKind
+from pipeline.records import CandidateReport, Report, Summary, TargetResult, VerdictCode, VerdictKind
 from targets.records import Absent, Failed
 
 Tone = Literal["", "better", "worse"]
@@ -33,7 +33,8 @@ class Row:
     recipe: str
     format: str
     verdict: VerdictKind
-    reason: str
+    codes: tuple[VerdictCode, ...]
+    reason: str  # with what to try next
     chosen: bool
     baseline: bool
     cells: tuple[Cell, ...]
@@ -151,11 +152,13 @@ def _row(report: Report, candidate: CandidateReport, target: str, columns: tuple
     result = candidate.targets.get(target)
     base = baseline_of(report)
     chosen = report.chosen_by_target.get(target, report.chosen) if target else report.chosen
+    judged = result or candidate
     return Row(
         recipe=candidate.recipe,
         format=candidate.format,
-        verdict=result.verdict if result else candidate.verdict,
-        reason=result.reason if result else candidate.reason,
+        verdict=judged.verdict,
+        codes=judged.codes,
+        reason=f"{judged.reason}; {judged.suggestion}" if judged.suggestion else judged.reason,
         chosen=candidate.recipe == chosen,
         baseline=candidate.recipe == report.baseline,
         cells=tuple(_cell(column.key, candidate, base, target) for column in columns),

@@ -89,7 +89,7 @@ def _section(table: Table, console: Console, options: ConsoleOptions) -> RenderR
         yield Text(f"— {printable(note)}", style="dim")
     reasons: dict[tuple[VerdictKind, str], list[str]] = {}
     for row in table.rows:
-        if row.verdict != "pass":
+        if row.verdict != "pass" or row.codes:
             reasons.setdefault((row.verdict, row.reason), []).append(row.recipe)
     for (verdict, reason), recipes in reasons.items():
         # One cause that stops everything, such as a device that is not there, is said once.
@@ -127,7 +127,9 @@ def _grid(table: Table, dropped: list[str]) -> Grid:
 
 
 def _cells(row: Row, kept: list[int]) -> list[RenderableType]:
-    verdict = Text(f"{VERDICT_SIGNS[row.verdict]} {row.verdict}", style=_VERDICT_STYLE[row.verdict])
+    # The sign says whether it passes; a code says more than that word again.
+    said = row.codes[0] if row.codes else row.verdict
+    verdict = Text(f"{VERDICT_SIGNS[row.verdict]} {said}", style=_VERDICT_STYLE[row.verdict])
     cells: list[RenderableType] = [Text(f"{'▶' if row.chosen else ' '} {printable(row.recipe)}"), verdict]
     for i in kept:
         cell = row.cells[i]

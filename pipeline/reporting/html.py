@@ -13,6 +13,7 @@ from pipeline.reporting import headline, pictures, plots
 from pipeline.reporting.calibration import described
 from pipeline.reporting.comparison import tables
 from pipeline.reporting.printable import printable
+from pipeline.reporting.promises import promises
 from pipeline.reporting.searching import searches
 from targets.records import Absent, Facts, Failed
 
@@ -30,6 +31,7 @@ def html(report: Report, folder: Path) -> str:
         signs=headline.VERDICT_SIGNS,
         tables=tables(report),
         device=lambda name: _device(report, name),
+        promises=promises(report),
         searches=searches(report),
         coverage=[_coverage(c) for c in report.candidates if c.ops_total],
         calibrated=described,

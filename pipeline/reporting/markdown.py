@@ -7,6 +7,7 @@ from pipeline.reporting.calibration import described
 from pipeline.reporting.comparison import Cell, Table, tables
 from pipeline.reporting.headline import STATUS_SIGNS, STATUS_WORDS, VERDICT_SIGNS, by_target, headline, why
 from pipeline.reporting.printable import printable
+from pipeline.reporting.promises import promises
 from pipeline.reporting.searching import Grid, searches
 from targets.records import Facts, Failed
 
@@ -24,6 +25,8 @@ def markdown(report: Report) -> str:
     ]
     for table in tables(report):
         parts += _section(report, table)
+    if kept := promises(report):
+        parts += ["## Promised and real", *_grid(kept)]
     for search in searches(report):
         parts.append(f"## How {escape(search.recipe)} was chosen")
         parts.append("\n".join(f"- {escape(finding)}" for finding in search.findings))
@@ -56,7 +59,7 @@ def _section(report: Report, table: Table) -> list[str]:
     rows = [["Recipe", "Verdict", *map(escape, titles), "Why"]]
     for row in table.rows:
         marks = f"{' ← **chosen**' if row.chosen else ''}{' (baseline)' if row.baseline else ''}"
-        verdict = f"{VERDICT_SIGNS[row.verdict]} {row.verdict}"
+        verdict = f"{VERDICT_SIGNS[row.verdict]} {row.verdict}" + (f" ({', '.join(row.codes)})" if row.codes else "")
         rows.append([escape(row.recipe) + marks, verdict, *map(_cell, row.cells), escape(row.reason)])
     rule = ["---", "---", *("--:" for _ in titles), "---"]
     parts.append("\n".join(f"| {' | '.join(line)} |" for line in [rows[0], rule, *rows[1:]]))
@@ -89,7 +92,8 @@ def _refusals(report: Report) -> list[str]:
         return []
     parts = ["## Not shipped, and why"]
     for candidate in refused:
-        lines = [f"- **{escape(candidate.recipe)}** {candidate.verdict}: {escape(candidate.reason)}"]
+        told = f"{candidate.reason}; {candidate.suggestion}" if candidate.suggestion else candidate.reason
+        lines = [f"- **{escape(candidate.recipe)}** {candidate.verdict}: {escape(told)}"]
         # An indented block needs no fence that the converter's own output could close.
         lines += ["", *(f"      {printable(line)}" for line in candidate.last_output)]
         parts.append("\n".join(lines).rstrip())

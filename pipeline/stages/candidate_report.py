@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.fit.records import Fit
 from pipeline.quality.energy import energy_per_inference
 from pipeline.quality.statistics import summarize
-from pipeline.recipes.recipe import recipe
+from pipeline.recipes.recipe import promise, recipe
 from pipeline.records import (
     Artifact,
     CandidateReport,
@@ -21,6 +21,7 @@ from pipeline.records import (
     VerdictKind,
 )
 from pipeline.stages.context import Context
+from pipeline.stages.outcome import latency_ratio, size_ratio
 from targets.records import Absent, Failed, Measurement
 
 _NS_PER_MS = 1e6
@@ -41,11 +42,16 @@ def candidate_report(
     if isinstance(quality, Refusal):
         return _refused(name, format, quality, artifact)
     targets = {
-        target: _fitted(name, _target_result(found.results[name], decision.verdicts[target][name]), fits.get(target))
+        target: _fitted(
+            name,
+            _target_result(found.results[name], decision.verdicts[target][name], latency_ratio(name, found.results)),
+            fits.get(target),
+        )
         for target, found in measured.items()
         if isinstance(found, Measured)
     }
     verdict, reason = _overall(targets)
+    promised = promise(name)
     return CandidateReport(
         recipe=name,
         format=format,
@@ -65,6 +71,11 @@ def candidate_report(
         outputs=artifact.outputs,
         findings=(*artifact.notes, *quality.findings, *_told(fits)),
         pictures=quality.pictures,
+        codes=tuple(dict.fromkeys(code for result in targets.values() for code in result.codes)),
+        suggestion=next((result.suggestion for result in targets.values() if result.suggestion), ""),
+        size_ratio=size_ratio(artifact),
+        promised_size_ratio=promised.size,
+        promised_latency_ratio=promised.latency,
     )
 
 
@@ -127,10 +138,10 @@ def _overall(targets: Mapping[str, TargetResult]) -> tuple[VerdictKind, str]:
             shown = set(reasons.values())
             text = shown.pop() if len(shown) == 1 else "; ".join(f"{t}: {r}" for t, r in reasons.items())
             return verdict, text
-    return "pass", "within every budget"
+    return "pass", next((result.reason for result in targets.values() if result.codes), "within every budget")
 
 
-def _target_result(measured: Measurement | Failed, verdict: Verdict) -> TargetResult:
+def _target_result(measured: Measurement | Failed, verdict: Verdict, ratio: float | None) -> TargetResult:
     if isinstance(measured, Failed):
         absent = Absent(reason=measured.message)
         return TargetResult(
@@ -145,6 +156,8 @@ def _target_result(measured: Measurement | Failed, verdict: Verdict) -> TargetRe
             answer=absent,
             verdict=verdict.verdict,
             reason=verdict.reason,
+            codes=verdict.codes,
+            suggestion=verdict.suggestion,
         )
     warm = summarize(measured.warm_ns)
     energy = energy_per_inference(measured)
@@ -163,4 +176,7 @@ def _target_result(measured: Measurement | Failed, verdict: Verdict) -> TargetRe
         verdict=verdict.verdict,
         reason=verdict.reason,
         conditions={"threads": str(measured.threads), **measured.conditions},
+        codes=verdict.codes,
+        suggestion=verdict.suggestion,
+        latency_ratio=ratio,
     )

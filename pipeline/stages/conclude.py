@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.fit.records import Fit
 from pipeline.flow import Results, Step
 from pipeline.plugins import versions
-from pipeline.recipes.recipe import recipe
+from pipeline.recipes.recipe import promise, recipe
 from pipeline.records import (
     Artifact,
     CalibrationReport,
@@ -72,7 +72,13 @@ def gate_step(
                 artifact, quality = results[quantized[name]], results[validated[name]]
                 if isinstance(found, Measured) and isinstance(artifact, Artifact) and isinstance(quality, Quality):
                     artifact, quality = fitting(artifact, quality, fits.get(name))
-                    evidence[place][name] = Evidence(artifact=artifact, quality=quality, measured=found.results[name])
+                    evidence[place][name] = Evidence(
+                        artifact=artifact,
+                        quality=quality,
+                        measured=found.results[name],
+                        promised_size=promise(name).size,
+                        features=_features(there),
+                    )
         classes: dict[str, list[str]] = {}
         for target in targets:
             classes.setdefault(target.device_class, []).append(target.name)
@@ -88,6 +94,11 @@ def gate_step(
         reusable=False,
         tolerant=True,
     )
+
+
+def _features(record: object) -> frozenset[str]:
+    facts = record.facts if isinstance(record, Pushed) else None
+    return frozenset({facts.arch, *facts.cpu_features}) if facts else frozenset()
 
 
 def report_step(

@@ -5,6 +5,7 @@ Pure: it touches no device and no file, so a verdict can be recomputed from stor
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from pipeline.derived import Energy
 from pipeline.fit.records import UNFIT
@@ -12,7 +13,19 @@ from pipeline.quality.energy import energy_per_inference
 from pipeline.quality.statistics import intervals_overlap, summarize
 from pipeline.quality.validity import findings
 from pipeline.quantities import joules, margin, milliseconds, size
-from pipeline.records import JUDGED_FIDELITY, Artifact, Decision, Objective, Quality, Status, Summary, Verdict
+from pipeline.recipes import RECIPES
+from pipeline.records import (
+    JUDGED_FIDELITY,
+    Artifact,
+    Decision,
+    Objective,
+    Quality,
+    Status,
+    Summary,
+    Verdict,
+    VerdictCode,
+)
+from pipeline.stages.outcome import with_outcome, with_suggestion
 from targets.records import Absent, Failed, Measurement
 
 # The device may differ from the host by a step or two where kernels fuse differently (onnxruntime#32132).
@@ -37,16 +50,29 @@ class Budgets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """All that is known of one candidate on one target."""
+    """All that is known of one candidate on one target.
+
+    promised_size: share of the float32 model's size that this kind of quantization is for; None: none is.
+    features: of the target's processor, with its architecture among them.
+    """
 
     artifact: Artifact
     quality: Quality
     measured: Measurement | Failed
+    promised_size: float | None = None
+    features: frozenset[str] = frozenset()
+
+
+class Fault(NamedTuple):
+    """One thing that speaks against a candidate."""
+
+    code: VerdictCode
+    text: str
 
 
 def judge(evidence: Evidence, budgets: Budgets, objective: Objective = "latency") -> Verdict:
     """Judge one candidate on one target. Failures come before doubts: what is proven bad needs no more measuring."""
-    failures = [*quality_failures(evidence.quality, budgets)]
+    failures = [*quality_faults(evidence.quality, budgets)]
     doubts = [
         f"max_drop limits {name}, which nothing measured"
         for name in budgets.max_drop
@@ -54,54 +80,65 @@ def judge(evidence: Evidence, budgets: Budgets, objective: Objective = "latency"
     ]
     size_bytes = evidence.artifact.size_bytes
     if budgets.size_bytes is not None and size_bytes > budgets.size_bytes:
-        failures.append(f"size {size(size_bytes)} is over the budget of {size(budgets.size_bytes)}")
+        over = f"size {size(size_bytes)} is over the budget of {size(budgets.size_bytes)}"
+        failures.append(Fault("over-budget", over))
     measured = evidence.measured
     if isinstance(measured, Failed) and measured.code == UNFIT:
-        failures.append(measured.message + (f" ({measured.hint})" if measured.hint else ""))
+        unfit = measured.message + (f" ({measured.hint})" if measured.hint else "")
+        failures.append(Fault("does-not-fit", unfit))
     elif isinstance(measured, Failed):
         doubts.append(f"not measured: {measured.message}")
     else:
         _judge_measurement(measured, budgets, objective, failures, doubts)
     if failures:
-        return Verdict(verdict="fail", reason="; ".join(failures))
+        codes = tuple(dict.fromkeys(fault.code for fault in failures))
+        return Verdict(verdict="fail", reason="; ".join(fault.text for fault in failures), codes=codes)
     if doubts:
-        return Verdict(verdict="inconclusive", reason="; ".join(doubts))
+        return Verdict(verdict="inconclusive", reason="; ".join(doubts), codes=("not-measured",))
     return Verdict(verdict="pass", reason="within every budget")
 
 
 def quality_failures(quality: Quality, budgets: Budgets) -> list[str]:
+    """What of its answers breaks the budgets, in words; empty when nothing does."""
+    return [fault.text for fault in quality_faults(quality, budgets)]
+
+
+def quality_faults(quality: Quality, budgets: Budgets) -> list[Fault]:
     """What of its answers breaks the budgets; empty when nothing does."""
     if not quality.fidelity["finite_share"] >= 1:
         share = 1 - quality.fidelity["finite_share"]
-        return [f"{share:.1%} of its answers are NaN or infinite"]
+        return [Fault("wrong", f"{share:.1%} of its answers are NaN or infinite")]
     failures = []
     fidelity_db = quality.fidelity["sqnr_db"]
     if budgets.min_fidelity_db is not None and not fidelity_db >= budgets.min_fidelity_db:
-        failures.append(
+        wrong = (
             f"wrong: its answers have an SQNR of {fidelity_db:.1f} dB against the float model "
             f"(least: {budgets.min_fidelity_db:g} dB)"
         )
+        failures.append(Fault("wrong", wrong))
     for name, largest in budgets.max_drop.items():
         value = quality.metrics.get(name)
         if value is None:
             fidelity = quality.fidelity.get(name) if name in JUDGED_FIDELITY else None
             if fidelity is not None and 1 - fidelity > largest:
-                failures.append(f"{name} {fidelity:.4g} is more than {largest:g} under 1")
+                failures.append(Fault("lost-quality", f"{name} {fidelity:.4g} is more than {largest:g} under 1"))
         elif not value.drop <= largest + _ROUNDING:  # a NaN fails
-            failures.append(f"{name} lost {value.drop:.3g} {value.unit}".rstrip() + f", allowed are {largest:g}")
+            lost = f"{name} lost {value.drop:.3g} {value.unit}".rstrip() + f", allowed are {largest:g}"
+            failures.append(Fault("lost-quality", lost))
     return failures
 
 
 def _judge_measurement(
-    measured: Measurement, budgets: Budgets, objective: Objective, failures: list[str], doubts: list[str]
+    measured: Measurement, budgets: Budgets, objective: Objective, failures: list[Fault], doubts: list[str]
 ) -> None:
     if not measured.answer.finite:
-        failures.append("answers NaN or infinity on the device")
+        failures.append(Fault("wrong", "answers NaN or infinity on the device"))
     elif not measured.answer.max_steps <= MAX_ANSWER_STEPS:
-        failures.append(
+        differs = (
             f"answers differently on the device: {measured.answer.max_steps:.3g} quantization steps from the host "
             f"(tolerated: {MAX_ANSWER_STEPS:g})"
         )
+        failures.append(Fault("differs-on-device", differs))
     if emulated := measured.conditions.get("emulated"):
         # An emulator's speed and size say nothing of the board it looks like: neither held nor broken.
         asked = {
@@ -116,22 +153,24 @@ def _judge_measurement(
 
 
 def _judge_cost(
-    measured: Measurement, budgets: Budgets, objective: Objective, failures: list[str], doubts: list[str]
+    measured: Measurement, budgets: Budgets, objective: Objective, failures: list[Fault], doubts: list[str]
 ) -> None:
     p90 = summarize(measured.warm_ns).p90
     if budgets.latency_p90_ms is not None and p90 > budgets.latency_p90_ms:
-        failures.append(f"p90 latency {milliseconds(p90)} is over the budget of {milliseconds(budgets.latency_p90_ms)}")
+        over = f"p90 latency {milliseconds(p90)} is over the budget of {milliseconds(budgets.latency_p90_ms)}"
+        failures.append(Fault("over-budget", over))
     peak = measured.peak_rss_bytes
     if isinstance(peak, Absent):
         if budgets.peak_memory_bytes is not None or objective == "memory":
             doubts.append(f"peak memory not measured: {peak.reason}")
     elif budgets.peak_memory_bytes is not None and peak > budgets.peak_memory_bytes:
-        failures.append(f"peak memory {size(peak)} is over the budget of {size(budgets.peak_memory_bytes)}")
+        over = f"peak memory {size(peak)} is over the budget of {size(budgets.peak_memory_bytes)}"
+        failures.append(Fault("over-budget", over))
     if budgets.energy_j is not None or objective == "energy":
         _judge_energy(energy_per_inference(measured), budgets.energy_j, failures, doubts)
 
 
-def _judge_energy(energy: Energy | Absent, budget_j: float | None, failures: list[str], doubts: list[str]) -> None:
+def _judge_energy(energy: Energy | Absent, budget_j: float | None, failures: list[Fault], doubts: list[str]) -> None:
     """By gross energy, whose uncertainty is the meter's too: a budget inside of it is neither held nor broken."""
     if isinstance(energy, Absent):
         doubts.append(f"energy not measured: {energy.reason}")
@@ -141,7 +180,7 @@ def _judge_energy(energy: Energy | Absent, budget_j: float | None, failures: lis
         return
     text = f"{joules(energy.gross_j)} {margin(energy.gross_error_j, energy.gross_j)} per inference"
     if energy.gross_j - energy.gross_error_j > budget_j:
-        failures.append(f"{text} are over the budget of {joules(budget_j)}")
+        failures.append(Fault("over-budget", f"{text} are over the budget of {joules(budget_j)}"))
     elif energy.gross_j + energy.gross_error_j > budget_j:
         doubts.append(f"{text} cannot be told from the budget of {joules(budget_j)}: raise it, or use a better meter")
 
@@ -155,10 +194,7 @@ def decide(
         evidence: target → recipe → evidence, for the recipes that gave an artifact.
         targets: all targets asked for, also those that could not be reached.
     """
-    verdicts = {
-        target: {recipe: judge(found, budgets, objective) for recipe, found in by_recipe.items()}
-        for target, by_recipe in evidence.items()
-    }
+    verdicts = {target: _judged(by_recipe, budgets, objective) for target, by_recipe in evidence.items()}
     chosen_by_target: dict[str, str | None] = {}
     for target in targets:
         passing = {
@@ -208,6 +244,20 @@ def decide_by_class(
         return by_class
     status = "pass" if all(part.chosen for part in parts.values()) else whole.status
     return replace(by_class, status=status, reason="; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
+
+
+def _judged(by_recipe: Mapping[str, Evidence], budgets: Budgets, objective: Objective) -> dict[str, Verdict]:
+    """The verdicts on one target, each with what came of its recipe and what to try instead."""
+    measured = {recipe: found.measured for recipe, found in by_recipe.items()}
+    verdicts = {
+        recipe: with_outcome(judge(found, budgets, objective), found.artifact, measured, found.promised_size)
+        for recipe, found in by_recipe.items()
+    }
+    known, searchable = frozenset(RECIPES), bool(budgets.max_drop)
+    return {
+        recipe: with_suggestion(recipe, verdicts, known, found.features, searchable)
+        for recipe, found in by_recipe.items()
+    }
 
 
 def _passing_everywhere(verdicts: Mapping[str, Mapping[str, Verdict]], targets: Sequence[str]) -> list[str]:

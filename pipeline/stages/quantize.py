@@ -59,6 +59,7 @@ def quantize_step(
                     format=chosen.format,
                     blob=context.store.add_file(output),
                     size_bytes=size,
+                    float_bytes=float_model.size_bytes,
                     tools=tools,
                     notes=(
                         *source.notes,

@@ -30,6 +30,7 @@ def evidence(recipe: str, given: dict[str, Any]) -> Evidence:
         ops_left_float=(),
         tools={},
         convert_s=0.0,
+        float_bytes=given.get("float_bytes", 0),
     )
     fidelity = {"sqnr_db": 40.0, "cosine": 1.0, "finite_share": 1.0, **given.get("fidelity", {})}
     metrics = {
@@ -44,7 +45,13 @@ def evidence(recipe: str, given: dict[str, Any]) -> Evidence:
         golden_inputs="",
         golden_outputs="",
     )
-    return Evidence(artifact=artifact, quality=quality, measured=measured(given))
+    return Evidence(
+        artifact=artifact,
+        quality=quality,
+        measured=measured(given),
+        promised_size=given.get("promised_size"),
+        features=frozenset(given.get("features", ())),
+    )
 
 
 def measured(given: dict[str, Any]) -> Measurement | Failed:
@@ -108,7 +115,16 @@ def test_case(path: Path) -> None:
     targets = case.get("targets", list(found))
     decision = decide(found, targets, budgets, case.get("objective", "latency"))
     expected = case["expect"]
-    assert expected.keys() <= {"status", "chosen", "chosen_by_target", "verdicts", "reasons", "reason"}
+    assert expected.keys() <= {
+        "status",
+        "chosen",
+        "chosen_by_target",
+        "verdicts",
+        "reasons",
+        "codes",
+        "suggestions",
+        "reason",
+    }
     assert decision.status == expected["status"]
     assert decision.chosen == expected["chosen"]
     for target, chosen in expected.get("chosen_by_target", {}).items():
@@ -117,6 +133,11 @@ def test_case(path: Path) -> None:
         assert {recipe: v.verdict for recipe, v in decision.verdicts[target].items()} == by_recipe
     for recipe, words in expected.get("reasons", {}).items():
         assert words in decision.verdicts[targets[0]][recipe].reason
+    judged = decision.verdicts[targets[0]] if "codes" in expected or "suggestions" in expected else {}
+    for recipe, codes in expected.get("codes", {}).items():
+        assert list(judged[recipe].codes) == codes
+    for recipe, suggestion in expected.get("suggestions", {}).items():
+        assert judged[recipe].suggestion == suggestion
     assert expected.get("reason", "") in decision.reason
 
 

@@ -18,7 +18,8 @@ from onnx import TensorProto
 from pipeline.runtimes.onnx import runtime_reason
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
-Step = Callable[[onnx.ModelProto, Path], onnx.ModelProto]
+# Reads the model at the first path and writes another to the second: nothing is held in memory between steps.
+Step = Callable[[Path, Path], None]
 # DequantizeLinear has one scale per channel from 13 on; 17 is what our own exports have.
 _LEAST_OPSET, _RAISED_OPSET = 13, 17
 _SAMPLES = 2
@@ -43,38 +44,42 @@ def prepared(
         raw.replace(output)
         return (f"not prepared for quantization: {size_bytes / 1e9:.1f} GB is too large for the tools that do it",)
     inputs = list(islice(iter(samples), _SAMPLES))
-    # Between steps only the bytes are kept: a model, its copy and a session of each would be many times its size.
-    current = raw.read_bytes()
-    ends, nodes = _ends(current), _nodes(current)
-    expected = _answers(current, inputs)
+    raw.replace(output)
+    ends, nodes = _described(output)
+    expected = _answers(output, inputs)
     notes = []
+    changed = output.with_name(f"{output.name}.changed")
     for name, step in (STEPS if steps is None else steps).items():
         try:
-            changed = step(onnx.ModelProto.FromString(current), output.parent).SerializeToString(deterministic=True)
-            if _ends(changed) != ends:
+            step(output, changed)
+            _check_growth(output.stat().st_size, changed.stat().st_size)
+            ends_after, nodes_after = _described(changed)
+            if ends_after != ends:
                 raise ValueError("it changes the model's inputs or outputs")
-            if len(changed) > _MOST_GROWTH * len(current) + _SLACK_BYTES:
-                raise ValueError(f"it makes the file {len(changed) / len(current) - 1:.0%} larger")
             _check_answers(expected, _answers(changed, inputs))
         except Exception as error:  # onnx, onnxslim and onnxruntime raise children of Exception of many kinds
             notes.append(f"{name} left out: {runtime_reason(error)[:_REASON_CHARS]}")
             continue
-        current = changed
-        if _nodes(current) != nodes:
-            notes.append(f"{name}: {nodes} → {_nodes(current)} nodes")
-            nodes = _nodes(current)
-    output.write_bytes(current)
+        changed.replace(output)
+        if nodes_after != nodes:
+            notes.append(f"{name}: {nodes} → {nodes_after} nodes")
+            nodes = nodes_after
+    changed.unlink(missing_ok=True)
     return tuple(notes)
 
 
-def raise_opset(model: onnx.ModelProto, scratch: Path) -> onnx.ModelProto:
+def raise_opset(given: Path, made: Path) -> None:
     """Really converted: a higher number alone breaks the ops that changed in between."""
+    model = onnx.load(str(given))
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), _RAISED_OPSET)
-    return onnx.version_converter.convert_version(model, _RAISED_OPSET) if opset < _LEAST_OPSET else model
+    if opset < _LEAST_OPSET:
+        model = onnx.version_converter.convert_version(model, _RAISED_OPSET)
+    onnx.save(model, str(made))
 
 
-def constants_to_initializers(model: onnx.ModelProto, scratch: Path) -> onnx.ModelProto:
+def constants_to_initializers(given: Path, made: Path) -> None:
     """Quantizers look for weights among the initializers only."""
+    model = onnx.load(str(given))
     outputs = {value.name for value in model.graph.output}
     for node in [n for n in model.graph.node if n.op_type == "Constant" and n.output[0] not in outputs]:
         value = next((a.t for a in node.attribute if a.name == "value"), None)
@@ -84,29 +89,25 @@ def constants_to_initializers(model: onnx.ModelProto, scratch: Path) -> onnx.Mod
         moved.CopyFrom(value)
         moved.name = node.output[0]
         model.graph.node.remove(node)
-    return model
+    onnx.save(model, str(made))
 
 
-def slim(model: onnx.ModelProto, scratch: Path) -> onnx.ModelProto:
+def slim(given: Path, made: Path) -> None:
     """onnxslim folds constants, joins batch normalization with its convolution, and drops what nobody reads."""
     import onnxslim
 
-    slimmed: onnx.ModelProto = onnxslim.slim(model)
-    return slimmed
+    onnx.save(onnxslim.slim(onnx.load(str(given))), str(made))
 
 
-def optimise(model: onnx.ModelProto, scratch: Path) -> onnx.ModelProto:
-    """onnxruntime's own preparation: its basic optimisation, then shape inference."""
+def optimise(given: Path, made: Path) -> None:
+    """onnxruntime's own preparation: its basic optimisation, then shape inference.
+
+    From a file: of a model in memory it moves every constant out, and then cannot infer the shapes they decide.
+    """
     from onnxruntime.quantization import quant_pre_process
 
-    path = scratch / "optimised.onnx"
-    # From a file: of a model in memory it moves every constant out, and then cannot infer the shapes they decide.
-    onnx.save(model, str(scratch / "plain.onnx"))
     # Symbolic inference fails on real models ("Incomplete symbolic shape inference"); ours have no symbols left.
-    quant_pre_process(str(scratch / "plain.onnx"), str(path), skip_symbolic_shape=True)
-    made = onnx.load(str(path))
-    path.unlink()
-    return made
+    quant_pre_process(str(given), str(made), skip_symbolic_shape=True)
 
 
 STEPS: Mapping[str, Step] = {
@@ -117,24 +118,25 @@ STEPS: Mapping[str, Step] = {
 }
 
 
-def _answers(model: bytes, inputs: list[Arrays]) -> list[dict[str, np.ndarray[Any, Any]]]:
+def _answers(model: Path, inputs: list[Arrays]) -> list[dict[str, np.ndarray[Any, Any]]]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return [dict(zip(names, session.run(names, dict(sample)), strict=True)) for sample in inputs]
 
 
-def _nodes(model: bytes) -> int:
-    return len(onnx.ModelProto.FromString(model).graph.node)
-
-
-def _ends(model: bytes) -> list[tuple[str, int]]:
-    """Names and data types of what goes in and comes out."""
-    graph = onnx.ModelProto.FromString(model).graph
+def _described(path: Path) -> tuple[list[tuple[str, int]], int]:
+    """Names and data types of what goes in and comes out, and the number of nodes."""
+    graph = onnx.load(str(path)).graph
     constants = {value.name for value in graph.initializer}
     given = [value for value in graph.input if value.name not in constants]
-    return [(value.name, value.type.tensor_type.elem_type) for value in (*given, *graph.output)]
+    return [(value.name, value.type.tensor_type.elem_type) for value in (*given, *graph.output)], len(graph.node)
+
+
+def _check_growth(before_bytes: int, after_bytes: int) -> None:
+    if after_bytes > _MOST_GROWTH * before_bytes + _SLACK_BYTES:
+        raise ValueError(f"it makes the file {after_bytes / before_bytes - 1:.0%} larger")
 
 
 def _check_answers(expected: list[dict[str, Any]], found: list[dict[str, Any]]) -> None:

@@ -64,26 +64,34 @@ def test_what_quantizers_want(opset: int, constants: bool, tmp_path: Path) -> No
 
 
 def test_a_step_that_breaks_the_model_is_left_out_with_a_note(tmp_path: Path) -> None:
-    def forget(model: onnx.ModelProto, scratch: Path) -> onnx.ModelProto:
+    def forget(given: Path, made: Path) -> None:
+        model = onnx.load(str(given))
         for value in model.graph.initializer:
             if value.name == "gain":
                 value.CopyFrom(numpy_helper.from_array(np.ones(4, np.float32), "gain"))
-        return model
+        onnx.save(model, str(made))
 
-    def stumble(model: onnx.ModelProto, scratch: Path) -> onnx.ModelProto:
+    def stumble(given: Path, made: Path) -> None:
         raise RuntimeError("Incomplete symbolic shape inference")
 
-    def rename(model: onnx.ModelProto, scratch: Path) -> onnx.ModelProto:
+    def rename(given: Path, made: Path) -> None:
+        model = onnx.load(str(given))
         model.graph.node[-1].output[0] = model.graph.output[0].name = "z"
-        return model
+        onnx.save(model, str(made))
 
-    broken = {"forgetting": forget, "stumbling": stumble, "renaming": rename}
+    def bloat(given: Path, made: Path) -> None:
+        model = onnx.load(str(given))
+        model.doc_string = "x" * 1_000_000
+        onnx.save(model, str(made))
+
+    broken = {"forgetting": forget, "stumbling": stumble, "renaming": rename, "bloating": bloat}
     raw, output = convolution(tmp_path, opset=17, constants=False), tmp_path / "ready.onnx"
     before = answers(raw)
     notes = prepared(raw, output, SAMPLES, {**broken, **STEPS})
-    assert [note.split(":")[0] for note in notes[:3]] == [f"{name} left out" for name in broken]
+    assert [note.split(":")[0] for note in notes[:4]] == [f"{name} left out" for name in broken]
     assert "changes the answer 'y'" in notes[0]
     assert "Incomplete symbolic" in notes[1]
     assert "inputs or outputs" in notes[2]
+    assert "larger" in notes[3]
     assert all(np.abs(right - found).max() < 1e-5 for right, found in zip(before, answers(output), strict=True))
     assert len(onnx.load(str(output)).graph.node) == 1, "the steps after them were done"

@@ -22,6 +22,7 @@ from pipeline.stages.context import (
     reference_digest,
     refusing,
 )
+from pipeline.stages.foresight import announced, free_memory_bytes
 from pipeline.worker import JobRaised, WorkerDied
 
 _TOOLS = {
@@ -128,6 +129,7 @@ def export_step(context: Context, format: Format, prepared: Step, calibrate: Dat
     def run(results: Results, report: Progress) -> Any:
         source: Prepared = results[prepared]
         job, arguments = float_job(format, source.source_kind, opset)
+        report(0, 0, announced(context.store.path(source.blob).stat().st_size, free_memory_bytes()))
 
         def work() -> Exported:
             with context.scratch() as scratch:

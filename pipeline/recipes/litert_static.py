@@ -154,12 +154,17 @@ def _take_and_give_uint8(path: Path, scratch: Path) -> None:
     """Turn the QUANTIZE and DEQUANTIZE ops at the ends into ones from and to uint8."""
     # The binding behind TFLiteConverter's `inference_input_type`; LiteRT ships it without a public Python name. Not
     # for int8: it takes those ops out then, and leaves other ops pointing at the old tensor numbers.
+    import numpy as np
     from ai_edge_litert import _pywrap_modify_model_interface, schema_py_generated
     from ai_edge_litert.tools import flatbuffer_utils
 
     # The quantizer puts the weights of larger models behind the flatbuffer, and that binding writes the flatbuffer
     # alone: reading brings them back in.
-    flatbuffer_utils.write_model(flatbuffer_utils.read_model(str(path)), str(path))
+    model = flatbuffer_utils.read_model(str(path))
+    for buffer in model.buffers:
+        if buffer.data is not None:
+            buffer.data = np.frombuffer(buffer.data, np.uint8)  # written at once, others byte by byte
+    flatbuffer_utils.write_model(model, str(path))
     changed, uint8 = scratch / "integer_io.tflite", schema_py_generated.TensorType.UINT8
     # Its status says nothing: it is 0 also when there was nothing to change. The result is checked instead.
     _pywrap_modify_model_interface.modify_model_interface(str(path), str(changed), uint8, uint8)

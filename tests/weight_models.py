@@ -12,12 +12,12 @@ from onnx import TensorProto, helper, numpy_helper
 TOKENS = 64
 
 
-def dense_tflite(folder: Path) -> Path:
-    """y = W x with 128 inputs and 32 outputs, float32."""
-    weights = np.random.default_rng(3).standard_normal((32, 128)).astype(np.float32)
+def dense_tflite(folder: Path, outputs: int = 32) -> Path:
+    """y = W x with 128 inputs, float32."""
+    weights = np.random.default_rng(3).standard_normal((outputs, 128)).astype(np.float32)
     model, graph, data = schema.ModelT(), schema.SubGraphT(), schema.BufferT()
     data.data = np.frombuffer(weights.tobytes(), np.uint8)
-    for name, shape, buffer in (("x", [1, 128], 0), ("w", [32, 128], 1), ("y", [1, 32], 0)):
+    for name, shape, buffer in (("x", [1, 128], 0), ("w", [outputs, 128], 1), ("y", [1, outputs], 0)):
         tensor = schema.TensorT()
         tensor.name, tensor.shape, tensor.type, tensor.buffer = name, shape, schema.TensorType.FLOAT32, buffer
         graph.tensors = [*(graph.tensors or []), tensor]
@@ -30,7 +30,7 @@ def dense_tflite(folder: Path) -> Path:
     graph.name, graph.operators, graph.inputs, graph.outputs = "main", [dense], [0], [2]
     model.version, model.description, model.buffers = 3, "dense", [schema.BufferT(), data]
     model.subgraphs, model.operatorCodes, model.signatureDefs = [graph], [code], [_signature()]
-    builder = flatbuffers.Builder(32_768)
+    builder = flatbuffers.Builder(1024 * outputs)
     builder.Finish(model.Pack(builder), b"TFL3")
     path = folder / "dense.tflite"
     path.write_bytes(bytes(builder.Output()))

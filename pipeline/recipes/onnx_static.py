@@ -153,8 +153,8 @@ INT16X8 = Static(
 )
 INT8_W7 = Static(
     reduce_range=True,
-    summary="onnx-int8 with 7-bit weights: for x86 without VNNI, where 8-bit products saturate unless slower, exact ones "
-    "are asked for",
+    summary="onnx-int8 with 7-bit weights: for x86 without VNNI, where 8-bit products saturate unless exact ones are "
+    "asked for",
 )
 INT8_S8S8 = Static(
     signed_activations=True,

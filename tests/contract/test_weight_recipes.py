@@ -16,6 +16,9 @@ from pipeline.recipes.recipe import Ingredients, Ranges, promise, recipe
 from pipeline.runtimes.runtime import HostModel, open_model
 from pipeline.search.ops import read_ops
 
+# ai-edge-quantizer looks at every tensor.
+pytestmark = pytest.mark.filterwarnings("ignore:.*experimental_preserve_all_tensors")
+
 Samples = list[dict[str, np.ndarray[Any, Any]]]
 
 
@@ -41,7 +44,6 @@ def made(
     return candidate, notes, 10 * np.log10(power / max(error, 1e-12)), share
 
 
-@pytest.mark.filterwarnings("ignore:.*experimental_preserve_all_tensors")  # ai-edge-quantizer looks at every tensor
 @pytest.mark.parametrize("block", [32, 64, 128])
 def test_litert_weights_in_blocks(block: int, tmp_path: Path) -> None:
     from ai_edge_litert import schema_py_generated as schema
@@ -55,6 +57,15 @@ def test_litert_weights_in_blocks(block: int, tmp_path: Path) -> None:
     graph = flatbuffer_utils.read_model(str(tmp_path / f"{name}.tflite")).subgraphs[0]
     [weights] = [tensor for tensor in graph.tensors if tensor.type == schema.TensorType.INT4]
     assert weights.quantization.details.blockSize == block
+
+
+def test_uint8_ends_of_a_model_whose_weights_lie_behind_the_flatbuffer(tmp_path: Path) -> None:
+    """ai-edge-quantizer puts them there from 256 KiB on; what changes the ends writes the flatbuffer alone."""
+    ranges = {"x": (-4.0, 4.0), "y": (-40.0, 40.0)}
+    model = dense_tflite(tmp_path, outputs=4096)
+    made_uint8, _, sqnr_db, _ = made("litert-int8-io-uint8", model, floats(1, 128), tmp_path, ranges)
+    assert {spec.dtype for spec in (*made_uint8.inputs, *made_uint8.outputs)} == {"uint8"}
+    assert sqnr_db > 20
 
 
 @pytest.mark.parametrize(("bits", "least_db"), [(8, 35.0), (4, 14.0)])

@@ -29,6 +29,7 @@ _STATUS_STYLE: dict[Status, str] = {
 }
 # What gives way first when the terminal is too narrow.
 _EXPENDABLE = ("p90", "fps", "net", "energy", "memory", "sqnr")
+_CODES = "codes"  # the lines under the table have them too
 _SHORT = {
     "Latency, median": "Latency",
     "Peak memory": "Memory",
@@ -106,7 +107,7 @@ def _widest(table: Table, console: Console, options: ConsoleOptions) -> Renderab
     metrics = [column.key for column in table.columns if column.key.startswith("metric:")]
     measured = ("energy",) if table.metered else ()  # whoever asked for it wants to see it
     expendable = [key for key in _EXPENDABLE if key not in measured]
-    for key in ("", *expendable, *measured, *reversed(metrics[1:])):
+    for key in ("", *expendable, *measured, *reversed(metrics[1:]), _CODES):
         dropped.append(key)
         grid = _grid(table, dropped)
         if console.measure(grid, options=options.update(max_width=1000)).maximum <= options.max_width:
@@ -122,13 +123,13 @@ def _grid(table: Table, dropped: list[str]) -> Grid:
     for i in kept:
         grid.add_column(_SHORT.get(table.columns[i].title, printable(table.columns[i].title)), justify="right")
     for row in table.rows:
-        grid.add_row(*_cells(row, kept), style="bold" if row.chosen else "")
+        grid.add_row(*_cells(row, kept, coded=_CODES not in dropped), style="bold" if row.chosen else "")
     return grid
 
 
-def _cells(row: Row, kept: list[int]) -> list[RenderableType]:
+def _cells(row: Row, kept: list[int], *, coded: bool) -> list[RenderableType]:
     # The sign says whether it passes; a code says more than that word again.
-    said = row.codes[0] if row.codes else row.verdict
+    said = row.codes[0] if row.codes and coded else row.verdict
     verdict = Text(f"{VERDICT_SIGNS[row.verdict]} {said}", style=_VERDICT_STYLE[row.verdict])
     cells: list[RenderableType] = [Text(f"{'▶' if row.chosen else ' '} {printable(row.recipe)}"), verdict]
     for i in kept:

@@ -20,7 +20,7 @@ def predicted_peak_bytes(model_bytes: int) -> int:
 def announced(model_bytes: int, free_bytes: int | None) -> str:
     """The same in words, with a warning where it is more than there is."""
     peak = predicted_peak_bytes(model_bytes)
-    text = f"this and quantizing will take up to {size(peak)} of memory"
+    text = f"will take about {size(peak)} of memory at most, quantizing included"
     return text if free_bytes is None or peak <= free_bytes else f"{text}; only {size(free_bytes)} is free here"
 
 

@@ -9,7 +9,7 @@ def test_within_what_is_promised() -> None:
 
 
 def test_a_host_with_too_little_is_warned() -> None:
-    assert announced(336_000_000, None) == "this and quantizing will take up to 2.28 GB of memory"
+    assert announced(336_000_000, None) == "will take about 2.28 GB of memory at most, quantizing included"
     assert announced(336_000_000, 4_000_000_000) == announced(336_000_000, None)
     assert announced(336_000_000, 1_000_000_000).endswith("; only 1.00 GB is free here")
 

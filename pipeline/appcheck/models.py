@@ -18,7 +18,7 @@ from pipeline.flow import Observer, Step, execute
 from pipeline.records import Prepared, Quality
 from pipeline.stages.conclude import budgets
 from pipeline.stages.context import Context
-from pipeline.stages.gate import quality_failures
+from pipeline.stages.judging import quality_failures
 from pipeline.stages.run import Selection, steps
 from pipeline.store import Store
 from pipeline.worker import Worker

@@ -9,7 +9,7 @@ from pipeline.errors import EnvironmentFault
 from pipeline.flow import Observer, Step
 from pipeline.records import Measured, Pushed
 from pipeline.rehearsal.conductor import Happened
-from pipeline.stages.gate import MAX_ANSWER_STEPS
+from pipeline.stages.judging import MAX_ANSWER_STEPS
 from targets.lab.lab import command_inside
 from targets.lab.state import USER, LabState, Service
 from targets.records import Failed, Measurement

@@ -33,7 +33,7 @@ from pipeline.release.records import (
     ReleasedSource,
 )
 from pipeline.samples import DataSpec
-from pipeline.stages.gate import MAX_ANSWER_STEPS
+from pipeline.stages.judging import MAX_ANSWER_STEPS
 from targets.records import Facts, Measurement
 
 _NS_PER_MS = 1e6

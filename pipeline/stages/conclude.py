@@ -32,7 +32,8 @@ from pipeline.stages.context import Context, Progress
 from pipeline.stages.devices import fitting
 from pipeline.stages.export import model_path
 from pipeline.stages.gains import with_gain
-from pipeline.stages.gate import Budgets, Evidence, decide_by_class
+from pipeline.stages.gate import decide_by_class
+from pipeline.stages.judging import Budgets, Evidence
 from pipeline.stages.out_folder import copy_models, copy_sketches, sketch_path, sweep, with_pictures
 from targets.records import Failed, TargetSpec
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.records import Artifact, MetricValue, Objective, Quality
-from pipeline.stages.gate import Budgets, Evidence, decide
+from pipeline.stages.gate import decide
+from pipeline.stages.judging import Budgets, Evidence
 from targets.records import Absent, Answer, Failed, Measurement, PowerTrace, Window
 
 CASES = sorted((Path(__file__).parents[1] / "cases" / "gate").glob("*.json"))

@@ -1,5 +1,6 @@
 """The host's end of the agent: puts it on the device, starts it, asks it, and names its failures."""
 
+import errno
 import io
 import json
 import secrets
@@ -58,6 +59,7 @@ ERROR_CLASSES: dict[str, type[DeployError]] = {
         SignatureRefused,
     )
 }
+_ERRNOS: dict[type[DeployError], int] = {DiskFull: errno.ENOSPC, ReadOnly: errno.EROFS}
 _HINTS: dict[type[DeployError], str] = {
     SignatureRefused: "sign it with a key that the device trusts, or have a trusted key vouch for the new one",
     Downgrade: "allow the downgrade if you mean it",
@@ -203,6 +205,8 @@ class Session:
         if error.get("stderr"):
             text += "\n" + str(error["stderr"])
         kind = ERROR_CLASSES.get(error["code"], AgentFailed)
+        if kind in _ERRNOS:
+            return self._transport.refused(_ERRNOS[kind], str(error["message"]), "writing")
         hint = ""
         if kind is NoRuntime:
             python = error.get("executable", "python3")
@@ -212,8 +216,6 @@ class Session:
             )
         elif "SIGKILL" in text:
             hint = "the kernel ends processes this way when memory runs out: see dmesg on the device"
-        elif kind is DiskFull:
-            hint = f"free space on {self.target}"
         else:
             hint = _HINTS.get(kind, "")
         return kind(text, hint=hint)

@@ -90,7 +90,7 @@ class Releases(Protocol):
         """Make releases/<id>/ of files that are there; nothing changes for whoever uses `current`.
 
         Raises SignatureRefused (unsigned, or by a key the device does not trust), HashMismatch (a file is missing or
-        has rotted: transfer it again), ReleaseRefused (the manifest makes no sense to the device, or has no such class).
+        has rotted: transfer it again), ReleaseRefused (the manifest makes no sense there, or has no such class).
         """
 
     def activate(self, release: str, *, allow_downgrade: bool = False) -> None:
@@ -122,9 +122,9 @@ class Releases(Protocol):
     def trust(self, public_key: bytes, signature: bytes = b"") -> None:
         """Have the device trust a raw Ed25519 public key (32 bytes).
 
-        The first key is taken as it comes, for the link is authenticated. A further one needs the signature of a trusted
-        key over TRUST_PREFIX + public_key, else SignatureRefused. The owner of a device revokes a key by removing its
-        file from ROOT/trust there.
+        The first key is taken as it comes, for the link is authenticated. A further one needs the signature of a
+        trusted key over TRUST_PREFIX + public_key, else SignatureRefused. The owner of a device revokes a key by
+        removing its file from ROOT/trust there.
         """
 
     def lease(self, owner: str, seconds: float) -> None:

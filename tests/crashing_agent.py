@@ -42,7 +42,8 @@ def serve(root: Path, request: dict[str, object], crash_after: int | None, paylo
         agent.answer(json.dumps({"id": 1, **request}).encode())
     except HostGone:  # a file whose rest has not come
         replies.write(b'{"gone": true}\n')
-    agent.blobs.close()  # an end in order has its crash points as well
+    left[0] = None
+    agent.blobs.close()
     os.write(said, replies.getvalue())
     os._exit(0)
 

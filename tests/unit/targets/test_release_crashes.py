@@ -4,11 +4,13 @@ The real code of the agent, in processes that really die (tests/crashing_agent.p
 loses what was written but not flushed.
 """
 
+import itertools
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,7 @@ class Device(RuleBasedStateMachine):
         ]
         self.sequences = {release.id: number for number, release in enumerate(self.made)}
         self.highest: dict[str, int] = {}
+        self.crashed = False
         argv = [sys.executable, "-B", str(PROGRAM), str(self.root)]
         self.agent = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.ask("have", blobs={})
@@ -77,7 +80,8 @@ class Device(RuleBasedStateMachine):
         """
         before = self.state()
         reply = self.ask(op, crash, **fields)
-        if reply.get("crashed"):
+        self.crashed = bool(reply.get("crashed"))
+        if self.crashed:
             between = self.state()
             for name, found in between.items():
                 assert found in (before[name], wanted[name] if isinstance(wanted, dict) and name in wanted else found)
@@ -179,7 +183,8 @@ class Device(RuleBasedStateMachine):
         spare = sorted(set(before["releases"]) - used, key=lambda release: -self.sequences[release])
         wanted = {"releases": sorted([*used, *spare[: max(0, keep - len(used))]])}
         reply = self.ask("prune", crash, keep=keep)
-        if reply.get("crashed"):
+        self.crashed = bool(reply.get("crashed"))
+        if self.crashed:
             assert set(wanted["releases"]) <= set(self.state()["releases"]) <= set(before["releases"])
             self.ask("prune", None, keep=keep)
         assert self.state() == {**before, **wanted}
@@ -243,3 +248,40 @@ TestDevice.settings = settings(
     # Each step is a process: to find the shortest way to a failure would take minutes.
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )
+
+
+def test_every_step_of_an_update_is_one_at_which_it_may_die() -> None:
+    """Not any order, but every single step: an update, the way back, and what comes after."""
+    device = Device()
+    saved = device.folder / "saved"
+
+    def whichever_step(operation: Callable[[int], None]) -> int:
+        """Kill it at its first step, its second one, and so on until it gets through; how many that were."""
+        for step in itertools.count():
+            shutil.rmtree(saved, ignore_errors=True)
+            shutil.copytree(device.root, saved, symlinks=True)
+            operation(step)
+            device.nothing_incomplete_has_a_live_name()
+            device.files_of_releases_in_use_are_there()
+            if not device.crashed:
+                return step
+            shutil.rmtree(device.root)
+            saved.rename(device.root)
+        raise AssertionError
+
+    for number in (0, 1):
+        device.transfer(number, None, 1.0)
+    device.stage(1, None)
+    try:
+        steps = [
+            whichever_step(lambda step: device.trust(0, step)),
+            whichever_step(lambda step: device.stage(0, step)),
+            whichever_step(lambda step: device.activate(0, step, False)),
+            whichever_step(lambda step: device.confirm(step)),
+            whichever_step(lambda step: device.activate(1, step, False)),
+            whichever_step(lambda step: device.revert("previous", step)),
+            whichever_step(lambda step: device.prune(0, step)),
+        ]
+        assert min(steps) >= 3, "each was killed"
+    finally:
+        device.teardown()

@@ -10,6 +10,7 @@ from typing import Any, Self
 from targets.delivery import Store, deliver
 from targets.errors import NoPython
 from targets.records import BenchRequest, Facts, Measurement, Profile, TargetSpec
+from targets.releases import Releases
 from targets.transport import Transport
 from targets.transports import load_transport
 
@@ -45,10 +46,15 @@ class Device(ABC):
         DeviceTimeout or ConnectionLost; a partial file is never left under a live name.
         """
         try:
-            return deliver(self._transport, self._store, path, digest, progress)
+            return deliver(self._store, {digest: path}, progress=progress).files_sent > 0
         except KeyboardInterrupt:
             self.close()
             raise
+
+    @property
+    @abstractmethod
+    def releases(self) -> Releases:
+        """The release store; raises NotSupported where there can be none."""
 
     @abstractmethod
     def bench(self, request: BenchRequest, deadline_s: float, files: Mapping[str, Path] | None = None) -> Measurement:

@@ -8,6 +8,7 @@ from typing import Any
 from targets.agent.session import Session, open_session
 from targets.delivery import digest_hex
 from targets.device import Device
+from targets.devices.agent_releases import AgentReleases
 from targets.records import BenchRequest, Facts, Measurement, Profile
 from targets.transport import Transport
 from targets.wire import decode_facts, decode_measurement, decode_profile
@@ -22,6 +23,10 @@ class AgentDevice(Device):
     def __init__(self, transport: Transport, session: Session) -> None:
         super().__init__(transport.spec, transport, session)
         self._session = session
+
+    @property
+    def releases(self) -> AgentReleases:
+        return AgentReleases(self._session)
 
     def facts(self) -> Facts:
         return decode_facts(self.spec.name, self._session.request("facts", self.spec.step_timeout_s))

@@ -18,7 +18,8 @@ def judge(wave: Sequence[Member], members: Sequence[Member], policy: Policy) -> 
     """Judge a wave that is over: its share of failures, its answers, its speed, and the error budget of them all."""
     tried = [member for member in wave if member.state in GOOD | BAD]
     bad = [member for member in tried if member.state in BAD]
-    reasons, notes = [], []
+    reasons: list[str] = []
+    notes: list[str] = []
     if bad and len(bad) > policy.max_failures * len(tried) + _ROUNDING:
         reasons.append(f"{len(bad)} of {len(tried)} devices failed, allowed are {_percent(policy.max_failures)}")
     if wrong := [member.device for member in bad if member.code == ANSWER]:

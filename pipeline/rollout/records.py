@@ -7,7 +7,18 @@ from targets.records import Absent, Facts, Failed, TargetSpec
 from targets.releases import Installed
 
 StepName = Literal[
-    "transfer", "stage", "verify", "compare", "activate", "hook", "health", "check", "confirm", "prune", "revert", "check-previous"
+    "transfer",
+    "stage",
+    "verify",
+    "compare",
+    "activate",
+    "hook",
+    "health",
+    "check",
+    "confirm",
+    "prune",
+    "revert",
+    "check-previous",
 ]
 MemberState = Literal[
     "waiting",  # its wave has not begun

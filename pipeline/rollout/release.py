@@ -71,7 +71,9 @@ def read_release(manifest: bytes, signature: bytes = b"") -> Release:
             classes=classes,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as fault:
-        raise DamagedRecord(f"the release's manifest makes no sense: {fault!r}", hint="make the release again") from fault
+        raise DamagedRecord(
+            f"the release's manifest makes no sense: {fault!r}", hint="make the release again"
+        ) from fault
 
 
 def _model(entry: Mapping[str, Any]) -> Model:

@@ -9,7 +9,6 @@ from pipeline.errors import UsageError
 from pipeline.quantities import parse_quantity
 from pipeline.rollout.records import Policy, WaveSize
 
-
 _NOTHING = re.compile(r"\s*0(\.0*)?\s*(%|ms|s)?\s*")
 
 
@@ -52,7 +51,7 @@ class RolloutConfig(BaseModel):
     """How a release gets onto the devices (`deploy push`)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    waves: list[Size] = Field(
+    waves: list[Size] = Field(  # type: ignore[assignment]  # as one writes it, read like what is written
         default=[1, "10 %", "50 %", "100 %"],
         validate_default=True,
         description="how many devices have the release after each wave, as counts or shares, for each kind of device; "

@@ -16,7 +16,6 @@ from pipeline.rollout.records import (
     GOOD,
     UNFINISHED,
     Difference,
-    GateVerdict,
     Member,
     Policy,
     Result,
@@ -160,11 +159,6 @@ class Engine:
         self.journal.judged(rollout.id, number, verdict)
         names = tuple(member.device for member in wave)
         self.watching.judged(Wave(number=number, devices=names, verdict=verdict))
-        if not verdict.passed:
-            self._stop(rollout, number, verdict)
-
-    def _stop(self, rollout: Rollout, number: int, verdict: GateVerdict) -> None:
-        self.journal.turn_to(rollout.id, "undoing", f"wave {number}: {'; '.join(verdict.reasons)}")
 
     def _undo(self, rollout: Rollout, members: Sequence[Member], number: int) -> bool:
         """After a gate: take back what the policy says, then the rollout is over."""

@@ -240,10 +240,14 @@ class Journal:
             connection.execute(update(t.members).where(where).values(**values))
 
     def judged(self, rollout: str, number: int, verdict: GateVerdict) -> None:
+        """Write a wave's verdict; one that did not pass ends the rollout in the same transaction."""
         row = {"rollout": rollout, "number": number, "passed": verdict.passed, "judged_s": time.time()}
         texts = {"reasons": json.dumps(verdict.reasons), "notes": json.dumps(verdict.notes)}
         with self._db.write() as connection:
             connection.execute(insert(t.waves).values(**row, **texts))
+            if not verdict.passed:
+                why = {"state": "undoing", "reason": f"wave {number}: {'; '.join(verdict.reasons)}"}
+                connection.execute(update(t.rollouts).where(t.rollouts.c.id == rollout).values(**why))
 
     def waves(self, rollout: str) -> tuple[Wave, ...]:
         members = self.members(rollout)

@@ -47,12 +47,15 @@ Seconds = Annotated[float, BeforeValidator(lambda value: _parsed(value, "s")), _
 Size = Annotated[WaveSize, BeforeValidator(_wave), _schema("1 or 10 %")]
 
 
+_WAVES: Any = [1, "10 %", "50 %", "100 %"]  # as one writes it, and read like what is written
+
+
 class RolloutConfig(BaseModel):
     """How a release gets onto the devices (`deploy push`)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    waves: list[Size] = Field(  # type: ignore[assignment]  # as one writes it, read like what is written
-        default=[1, "10 %", "50 %", "100 %"],
+    waves: list[Size] = Field(
+        default=_WAVES,
         validate_default=True,
         description="how many devices have the release after each wave, as counts or shares, for each kind of device; "
         "the first are the canaries",

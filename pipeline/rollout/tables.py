@@ -218,7 +218,7 @@ def _prepare(database: Database, *, lite: bool) -> None:
         if not lite:  # two that find nothing would both make it
             connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK})
         META.create_all(connection)
-        found = dict(connection.execute(select(facts.c.key, facts.c.value)).tuples().all())
+        found = {row.key: row.value for row in connection.execute(select(facts.c.key, facts.c.value))}
         if not found:
             made = {"schema": str(SCHEMA), "id": secrets.token_hex(8), "made_s": f"{time.time():.0f}"}
             connection.execute(insert(facts), [{"key": key, "value": value} for key, value in made.items()])

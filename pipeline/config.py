@@ -13,6 +13,7 @@ from pipeline.errors import UsageError
 from pipeline.quality.metrics import MetricSpec
 from pipeline.quantities import parse_quantity
 from pipeline.records import Objective
+from pipeline.rollout.settings import RolloutConfig
 from pipeline.samples import DataSection, DataSpec
 from pipeline.samples.spec import Truth
 from pipeline.yaml_file import shown
@@ -140,6 +141,14 @@ class AnyTarget(Section):
     labels: dict[str, str] = Field(
         default_factory=dict, description="your own words for selecting, such as {site: lyon, soc: bcm2712}"
     )
+    device_class: str = Field(default="default", alias="class", description="which of a release's models is for it")
+    activate_hook: list[str] = Field(
+        default_factory=list,
+        description="program on the device with arguments, run after a switch, such as one that restarts the service",
+    )
+    health: list[str] = Field(
+        default_factory=list, description="program on the device that ends with 0 when all is well after a switch"
+    )
 
     device_class: str = Field(
         default="default",
@@ -255,6 +264,13 @@ class Config(Section):
         default={"local": LocalTarget()},
         min_length=1,
         description="devices by name; `include` and `defaults` are no names",
+    )
+
+    rollout: RolloutConfig = RolloutConfig()
+    journal: str = Field(
+        default="",
+        description="where rollouts are remembered, as postgresql://user@host/database; empty: a file in the state "
+        "folder. Never with a password",
     )
 
     @model_validator(mode="after")

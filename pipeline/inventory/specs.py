@@ -49,5 +49,11 @@ def target_spec(name: str, target: TargetConfig, base: Path) -> TargetSpec:
 
 
 def _words(target: TargetConfig) -> dict[str, Any]:
-    """What any target says of itself for selection."""
-    return {"device_class": target.device_class, "groups": tuple(target.groups), "labels": dict(target.labels)}
+    """What any target says of itself for selecting, and of releases."""
+    return {
+        "groups": tuple(target.groups),
+        "labels": dict(target.labels),
+        "device_class": target.device_class,
+        "activate_hook": tuple(target.activate_hook),
+        "health": tuple(target.health),
+    }

@@ -104,7 +104,8 @@ class Journal:
     ) -> Rollout:
         """Write a rollout down with all its devices, as this controller's own.
 
-        Raises UsageError when another one that is not over has one of these devices.
+        Raises UsageError when another one has one of these devices and a controller that lives; one without is over
+        now, because two could not both be gone on with.
         """
         rollout = Rollout(
             id=time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(3),
@@ -145,16 +146,20 @@ class Journal:
         return rollout
 
     def _refuse_busy(self, connection: Any, devices: Sequence[str]) -> None:
+        wanted = set(devices)
         busy = connection.execute(
             select(t.rollouts.c.id, t.rollouts.c.owner, t.rollouts.c.owner_until_s, t.members.c.device)
             .join(t.members, t.members.c.rollout == t.rollouts.c.id)
             .where(t.rollouts.c.state.in_(("running", "undoing")))
         ).all()
-        wanted = set(devices)
-        for row in busy:
-            if row.device in wanted and _lives(row.owner, row.owner_until_s):
+        shared = [row for row in busy if row.device in wanted]
+        for row in shared:
+            if _lives(row.owner, row.owner_until_s):
                 hint = "wait for it, or choose other devices with --target"
                 raise UsageError(f"rollout {row.id} works on {row.device} ({_who(row.owner)})", hint=hint)
+        dead = {row.id for row in shared}
+        over = {"state": "stopped", "reason": "another rollout has taken its devices", "ended_s": time.time()}
+        connection.execute(update(t.rollouts).where(t.rollouts.c.id.in_(dead)).values(**over))
 
     def rollouts(self, *states: RolloutState, release: str = "") -> tuple[Rollout, ...]:
         """The rollouts in these states (all of them when none are named), the newest first."""

@@ -1,10 +1,12 @@
 """The bundles of a rollout: opened with distrust, kept in the state folder, found again by the release's id."""
 
 import shutil
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from pipeline.errors import UsageError
+from pipeline.errors import InputError, UsageError
 from pipeline.release.bundle import Bundle, open_bundle
 from pipeline.release.keys import PublicKey
 from pipeline.rollout.journal import Journal
@@ -15,8 +17,9 @@ from targets.errors import DeployError
 class Bundles:
     """Every bundle that this command has opened."""
 
-    def __init__(self, journal: Journal, folder: Path, keys: Sequence[PublicKey]) -> None:
+    def __init__(self, journal: Journal, folder: Path, keys: Sequence[PublicKey] | None) -> None:
         self._journal, self._folder, self._keys = journal, folder, keys
+        self._lock = threading.Lock()
         self._open: dict[str, Bundle] = {}
 
     def push(self, words: str) -> Release:
@@ -28,7 +31,7 @@ class Bundles:
         if not path.exists():
             path = self._kept(words)
         release = self._add(path)
-        kept = self._folder / f"{release.id}.tar"
+        kept = self._folder / f"{release.id}.release"
         if not kept.exists():
             self._folder.mkdir(parents=True, exist_ok=True)
             part = kept.with_suffix(".part")
@@ -48,19 +51,16 @@ class Bundles:
 
     def blob(self, digest: str) -> Path:
         """The host's copy of a blob, from any open bundle. Raises KeyError."""
-        for bundle in self._open.values():
-            try:
-                return bundle.blob(digest)
-            except KeyError:
-                continue
+        with self._lock:  # taking a file out of a bundle happens once, and devices ask at the same time
+            for bundle in self._open.values():
+                with suppress(InputError):
+                    return bundle.blob(digest)
         raise KeyError(digest)
 
     def lend(self, digest: str) -> None:
         """Open an older release's bundle if it can be had: its files are what differences are made to."""
-        try:
+        with suppress(DeployError):  # without it the new files are sent whole
             self.reopen(digest)
-        except DeployError:
-            return  # the new files are sent whole
 
     def _add(self, path: Path) -> Release:
         bundle = open_bundle(path, self._keys)

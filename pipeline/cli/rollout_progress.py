@@ -40,7 +40,7 @@ class Lines:
 
     def planned(self, plan: RolloutPlan) -> None:
         waves = ", ".join(str(len(wave)) for wave in plan.waves) or "none"
-        self._say(f"{plan.name} {plan.sequence}: {len(plan.devices)} devices, waves of {waves}")
+        self._say(f"{plan.name} {plan.sequence}: {_devices(len(plan.devices))}, waves of {waves}")
 
     def changed(self, member: Member, step: str) -> None:
         if not step and member.state not in _QUIET:
@@ -86,7 +86,7 @@ class LiveTable:
             self._console.print(Text(member_line(member), style=style))
 
     def wave(self, number: int, devices: Sequence[str]) -> None:
-        self._title = f"wave {number}: {len(devices)} device" + "s" * (len(devices) != 1)
+        self._title = f"wave {number}: {_devices(len(devices))}"
 
     def judged(self, wave: Wave) -> None:
         self._console.print(Text(judged_line(wave), style="" if wave.verdict.passed else "bold red"))
@@ -108,6 +108,10 @@ class LiveTable:
         if len(steps) > _ROWS:
             table.add_row(Text(f"  … {len(steps) - _ROWS} more", style="dim"), "", "")
         return table
+
+
+def _devices(count: int) -> str:
+    return f"{count} device" + "s" * (count != 1)
 
 
 def judged_line(wave: Wave) -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pipeline.errors import UsageError
 from pipeline.rollout.engine import Engine
 from pipeline.rollout.plan import Wish, member_of, plan_device, plan_rollout
-from pipeline.rollout.records import Member, Policy, Result, Seen, WaveSize
+from pipeline.rollout.records import Member, Policy, Result, Rollout, Seen, WaveSize
 from pipeline.rollout.release import Release
 from pipeline.rollout.status import Status, known_of, status_of
 
@@ -16,6 +16,9 @@ Reopen = Callable[[str], Release | None]
 
 def rollback(engine: Engine, names: Sequence[str], policy: Policy, to: str = "") -> Result:
     """Bring devices back to the release before the one they have, or to the one that is asked for."""
+    for left in engine.journal.rollouts("running"):
+        if left.kind == "rollback" and {member.device for member in engine.journal.members(left.id)} & set(names):
+            return engine.go_on(engine.journal.take_over(left.id), None)
     seen, parts = engine.look(names), engine.journal.last_parts(names)
     known = engine.journal.known()
     members = []
@@ -31,7 +34,13 @@ def rollback(engine: Engine, names: Sequence[str], policy: Policy, to: str = "")
         else:
             has = found.installed
             target = to or (has.confirmed if has.pending else has.previous)
-            if target == has.current:
+            if not to and name in parts and _went_back(parts[name], has.current):
+                hint = "deploy rollback --to ID, or deploy push"
+                gone = replace(
+                    base, state="unchanged", wave=0, installed=has.current, reason="was brought back already"
+                )
+                members.append(replace(gone, hint=hint))
+            elif target == has.current:
                 members.append(replace(base, state="unchanged", wave=0, installed=target, reason="has it already"))
             elif not target and not has.pending:
                 reason = "there is no release before the one it has"
@@ -39,6 +48,11 @@ def rollback(engine: Engine, names: Sequence[str], policy: Policy, to: str = "")
             else:
                 members.append(replace(base, installed=target, reason="deploy rollback"))
     return engine.go_back(members, policy)
+
+
+def _went_back(part: tuple[Rollout, Member], current: str) -> bool:
+    """Whether its last rollout was a rollback to where it is: the same command again is not one step further."""
+    return part[0].kind == "rollback" and part[1].state == "reverted" and part[1].installed == current
 
 
 def _unseen(base: Member, found: Seen, to: str) -> Member:

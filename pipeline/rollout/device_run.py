@@ -102,6 +102,7 @@ class DeviceRun:
                 if installed.current != to:
                     with self._step("revert", to):
                         self._switch_back(device, installed, to)
+                        self.tools.journal.seen(device.spec.name, device.spec.device_class, to, "")
                     self._hook(device, to)
                 told = self._still_answers(device, to, before)
                 if to and installed.confirmed != to:
@@ -165,6 +166,7 @@ class DeviceRun:
             elif step == "activate":
                 releases.lease(self._owner, self._lease_s(device))
                 releases.activate(self.release.id, allow_downgrade=self.rollout.allow_downgrade)
+                self.tools.journal.seen(device.spec.name, device.spec.device_class, self.release.id, self.release.id)
             elif step == "hook":
                 self._run(device, device.spec.activate_hook, "the hook")
             elif step == "health":
@@ -173,6 +175,7 @@ class DeviceRun:
                 detail |= {"max_steps": check(device, model, self.tools.blobs).answer.max_steps}
             elif step == "confirm":
                 releases.confirm(self.release.id)
+                self.tools.journal.seen(device.spec.name, device.spec.device_class, self.release.id, "")
             elif step == "prune":
                 detail |= {"bytes_freed": releases.prune(policy.keep)}
 

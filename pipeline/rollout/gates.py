@@ -18,19 +18,19 @@ def judge(wave: Sequence[Member], members: Sequence[Member], policy: Policy) -> 
     """Judge a wave that is over: its share of failures, its answers, its speed, and the error budget of them all."""
     tried = [member for member in wave if member.state in GOOD | BAD]
     bad = [member for member in tried if member.state in BAD]
-    reasons: list[str] = []
+    wrong = [member.device for member in bad if member.code == ANSWER]
+    reasons = [f"wrong answers on {_names(wrong)}"] if wrong else []
     notes: list[str] = []
     if bad and len(bad) > policy.max_failures * len(tried) + _ROUNDING:
-        reasons.append(f"{len(bad)} of {len(tried)} devices failed, allowed are {_percent(policy.max_failures)}")
-    if wrong := [member.device for member in bad if member.code == ANSWER]:
-        reasons.append(f"wrong answers on {_names(wrong)}")
+        reasons.append(f"{len(bad)} of its {_devices(len(tried))} failed, allowed are {_percent(policy.max_failures)}")
     failed = sum(member.state in BAD and member.wave > 0 for member in members)
-    if failed and failed > policy.error_budget * len(members) + _ROUNDING:
+    told = bool(reasons) and failed == len(bad)  # the same devices need not be counted twice
+    if failed and not told and failed > policy.error_budget * len(members) + _ROUNDING:
         allowed = _percent(policy.error_budget)
-        reasons.append(f"{failed} of all {len(members)} devices failed, the error budget is {allowed}")
+        reasons.append(f"{failed} of all {_devices(len(members))} failed, the error budget is {allowed}")
     if pairs := [pair for member in wave for pair in member.pairs]:
-        worse, told = slower(pairs, policy.p90_margin)
-        (reasons if worse else notes).append(told)
+        worse, found = slower(pairs, policy.p90_margin)
+        (reasons if worse else notes).append(found)
     if not tried:
         notes.append("none of its devices was reached, so it tells nothing")
     return GateVerdict(passed=not reasons, reasons=tuple(reasons), notes=tuple(notes))
@@ -66,6 +66,10 @@ def slower(pairs: Sequence[Pair], margin: float) -> tuple[bool, str]:
 
 def _percent(share: float) -> str:
     return f"{round(100 * share, 1):g} %"
+
+
+def _devices(count: int) -> str:
+    return f"{count} device" + "s" * (count != 1)
 
 
 def _names(names: Sequence[str]) -> str:

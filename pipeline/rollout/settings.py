@@ -75,7 +75,7 @@ class RolloutConfig(BaseModel):
         default=0.1, description="how much slower than the release before it on the same device is still no worse"
     )
     compare_blocks: int = Field(
-        default=4, ge=0, description="pairs of benchmarks, old and new release in turn, per device; 0: no comparison"
+        default=6, ge=0, description="pairs of benchmarks, old and new release in turn, per device; 0: no comparison"
     )
     compare_devices: int = Field(default=3, ge=0, description="devices of each kind and wave on which that is done")
 

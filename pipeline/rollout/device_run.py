@@ -202,11 +202,12 @@ class DeviceRun:
         """See that what the device has gone back to works; what there is to say of it."""
         if not to:
             return "it has no release now"
-        if model is None:
+        known = self.tools.journal.release(to)
+        if model is None or known is None:
             return f"back on {to[:12]}, which this journal does not know and so could not verify"
         with self._step("check-previous", to):
             check(device, model, self.tools.blobs)
-        return f"back on {to[:12]}, which answers"
+        return f"back on {known.name} {known.sequence}, which answers"
 
     def _hook(self, device: Reached, release: str) -> None:
         if device.spec.activate_hook and release:

@@ -106,16 +106,18 @@ def _why(
     if pending and not isinstance(installed, Absent):
         told = "switched to, but not proved" + (f": {member.reason}" if member and member.reason else "")
         return "unconfirmed", told, "deploy reconcile", since_s
-    if member and member.state in ("failed", "reverted", "lost"):
+    brought_back = part is not None and part[0].kind == "rollback"  # which is what was wanted of it
+    if member and member.state in ("failed", "reverted", "lost") and not (brought_back and member.state == "reverted"):
         return "lost" if member.state == "lost" else "refused", member.reason, member.hint, since_s
     if known and known.desired and installed != known.desired:
         state = "pending" if member and member.state == "pending" else "behind"
         told = member.reason if member and state == "pending" else "not what it is to have"
         return state, told, "deploy reconcile", since_s
-    if member and member.state in ("waiting", "pending"):
-        rollout = part[0] if part else None
-        stopped = f"rollout {rollout.id} stopped: {rollout.reason}" if rollout and rollout.state == "stopped" else ""
-        return "behind", stopped or member.reason, "deploy push, once that is mended", since_s
+    if part and member and member.state in ("waiting", "pending"):
+        stopped = f"{part[0].name} {part[0].release[:12]} was stopped before its turn" if part[0].reason else ""
+        state = "current" if known and known.desired else "unknown"
+        return state, stopped or member.reason, "", since_s
     if known and known.desired:
-        return "current", "answers" if member and member.state == "confirmed" else known.why, "", since_s
+        told = {"confirmed": "answers", "reverted": member.reason if member else ""}
+        return "current", told.get(member.state if member else "", known.why), "", since_s
     return "unknown", "nothing was ever pushed to it", "", since_s

@@ -154,7 +154,7 @@ def push(words: str, allow_downgrade: bool, as_json: bool, **options: Any) -> No
             work.engine.look(sorted(mine & {spec.name for spec in work.every}))
             result = work.engine.go_on(rollout, release)
         else:
-            planned = work.engine.plan(release, work.policy, work.names)
+            planned = work.engine.plan(release, work.policy, work.names, allow_downgrade=allow_downgrade)
             for one in planned.devices:
                 work.bundles.lend(one.installed)
             work.engine.watching.planned(planned)

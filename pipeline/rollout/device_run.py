@@ -57,7 +57,8 @@ class DeviceRun:
             return self.back(device)
         installed = self._look(device)
         self.facts = self.facts or device.facts()
-        wish = Wish(release=self.release, policy=self.rollout.policy, owner=self._owner)
+        policy, older = self.rollout.policy, self.rollout.allow_downgrade
+        wish = Wish(release=self.release, policy=policy, allow_downgrade=older, owner=self._owner)
         seen = Seen(spec=device.spec, facts=self.facts, installed=installed)
         plan = plan_device(seen, wish, fits=self.tools.fits, compare=self.compare)
         if plan.state == "unchanged":  # an attempt before this one came to its end without hearing of it

@@ -69,11 +69,20 @@ class Engine:
         self._seen |= found
         return found
 
-    def plan(self, release: Release, policy: Policy, names: Sequence[str]) -> RolloutPlan:
+    def plan(
+        self, release: Release, policy: Policy, names: Sequence[str], *, allow_downgrade: bool = False
+    ) -> RolloutPlan:
         """What `push` would do now."""
         pinned = {name: row.desired for name, row in self.journal.known().items() if row.pinned}
         speeds, owner = self.journal.speeds(), f"journal {self.journal.id}"
-        wish = Wish(release=release, policy=policy, owner=owner, pinned=pinned, bytes_per_s=speeds)
+        wish = Wish(
+            release=release,
+            policy=policy,
+            allow_downgrade=allow_downgrade,
+            owner=owner,
+            pinned=pinned,
+            bytes_per_s=speeds,
+        )
         seen = self.look(names)
         plans = [plan_device(seen[name], wish, fits=self.fits, compare=True) for name in names]
         return plan_rollout(plans, release, policy)

@@ -28,6 +28,7 @@ class Wish:
 
     release: Release
     policy: Policy
+    allow_downgrade: bool = False
     owner: str = ""  # whose leases are ours
     pinned: Mapping[str, str] = field(default_factory=dict)  # device → the release it is to keep
     bytes_per_s: Mapping[str, float] = field(default_factory=dict)  # device → as seen before
@@ -73,6 +74,10 @@ def plan_device(seen: Seen, wish: Wish, *, fits: Fits = anything_fits, compare: 
     if holder and holder != wish.owner and seen.installed.lease_left_s > 0:
         told = f"another controller has it: {holder}, for {seen.installed.lease_left_s:.0f} s more"
         return found("pending", told, code="leased", hint="deploy reconcile, later")
+    proved = seen.installed.floor.get(release.name, 0)
+    if release.sequence < proved and not wish.allow_downgrade and seen.installed.current != release.id:
+        told = f"{release.name} {proved} has proved itself there, this is {release.sequence}"
+        return found("failed", told, code="downgrade", hint="--allow-downgrade if you mean it, or deploy rollback")
     steps = steps_for(seen.installed, release.id, hook=bool(spec.activate_hook), health=bool(spec.health))
     if not steps:
         return found("unchanged", "has the release")

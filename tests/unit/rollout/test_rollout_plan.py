@@ -62,6 +62,8 @@ def test_the_owners_programs_are_run_and_releases_compared_where_there_is_one_be
         (seen(lease_owner="journal 1", lease_left_s=5.0), "waiting", ""),
         (seen(lease_owner="journal 2", lease_left_s=0.0), "waiting", ""),
         (seen(free_disk_bytes=500_000), "failed", "disk-full"),
+        (seen(floor={"net": 3}), "failed", "downgrade"),
+        (seen(floor={"other": 3, "net": 2}), "waiting", ""),
         (seen(Board("d", device_class="phone")), "failed", "class"),
     ],
 )  # fmt: skip

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.rollout.fleet import Interrupted
+from pipeline.rollout.fleet import Interrupted, hint_for
 from pipeline.rollout.journal import Journal
 from pipeline.rollout.plan import Fits, Wish, anything_fits, plan_device, steps_for
 from pipeline.rollout.records import Member, Rollout, Seen, StepName
@@ -98,7 +98,7 @@ class DeviceRun:
                     if fault.transient or device.over:
                         raise
                     why = f"stays where it is, the other release was refused: {_told(fault, device)}"
-                    return self._put("failed", code=fault.code, reason=why, hint=fault.hint)
+                    return self._put("failed", code=fault.code, reason=why, hint=hint_for(fault))
             try:
                 if installed.current != to:
                     with self._step("revert", to):
@@ -113,7 +113,7 @@ class DeviceRun:
                 if fault.transient or device.over:
                     raise
                 why = f"{self.member.reason}; going back failed: {_told(fault, device)}"
-                return self._put("reverted", code=fault.code, reason=why.lstrip("; "), hint=fault.hint)
+                return self._put("reverted", code=fault.code, reason=why.lstrip("; "), hint=hint_for(fault))
         code = self.member.code or self.rollout.kind
         return self._put("reverted", code=code, reason=_joined(self.member.reason, told), desired=to)
 
@@ -186,8 +186,8 @@ class DeviceRun:
         # What the activation came to is for the device to say, whatever this attempt has heard of it.
         assert self.release
         if self._look(device).current != self.release.id:
-            return self._put("failed", code=fault.code, reason=why, hint=fault.hint, desired=self.member.installed)
-        self._put("reverting", code=fault.code, reason=why, hint=fault.hint, desired=self.member.installed)
+            return self._put("failed", code=fault.code, reason=why, hint=hint_for(fault), desired=self.member.installed)
+        self._put("reverting", code=fault.code, reason=why, hint=hint_for(fault), desired=self.member.installed)
         return self.back(device)
 
     def _switch_back(self, device: Reached, installed: Installed, to: str) -> None:

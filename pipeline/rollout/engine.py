@@ -8,7 +8,7 @@ from typing import Protocol
 
 from pipeline.errors import UsageError
 from pipeline.rollout.device_run import DeviceRun, Tools
-from pipeline.rollout.fleet import Fleet, Interrupted
+from pipeline.rollout.fleet import Fleet, Interrupted, hint_for
 from pipeline.rollout.gates import judge, spent
 from pipeline.rollout.journal import BEAT_S, Journal
 from pipeline.rollout.plan import Fits, Wish, anything_fits, member_of, plan_device, plan_rollout
@@ -249,8 +249,8 @@ class Engine:
         except DeployError as fault:
             why = fault.message.removeprefix(f"{name}: ").strip().splitlines()[0]
             if run.switching or soaked or run.member.state == "reverting":
-                return self._ended(run, "lost", fault.code, f"no contact since the switch: {why}", fault.hint)
-            return self._ended(run, "pending" if fault.transient else "failed", fault.code, why, fault.hint)
+                return self._ended(run, "lost", fault.code, f"no contact since the switch: {why}", hint_for(fault))
+            return self._ended(run, "pending" if fault.transient else "failed", fault.code, why, hint_for(fault))
 
     def _ended(self, run: DeviceRun, state: str, code: str, reason: str, hint: str) -> Member:
         ended = replace(run.member, state=state, code=code, reason=reason, hint=hint)  # type: ignore[arg-type]

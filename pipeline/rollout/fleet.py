@@ -59,7 +59,7 @@ class Fleet:
             )
         except DeployError as fault:
             message = fault.message.removeprefix(f"{spec.name}: ").strip().splitlines()[0]
-            failed = Failed(code=fault.code, message=message, hint=fault.hint)
+            failed = Failed(code=fault.code, message=message, hint=hint_for(fault))
             return Seen(spec=spec, fault=failed, transient=fault.transient)
 
     def each(
@@ -137,6 +137,12 @@ class Fleet:
             with self._lock:
                 self._open.pop(name, None)
             device.close()
+
+
+def hint_for(fault: DeployError) -> str:
+    """What to do about a device's trouble: the error's own word, or what is right for any such trouble."""
+    usual = "deploy reconcile, once it answers" if fault.transient else "mend that on the device, then push again"
+    return fault.hint or usual
 
 
 def _end(device: Reached) -> None:

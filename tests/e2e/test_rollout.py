@@ -165,13 +165,16 @@ def _releases(lab: LabState, name: str) -> str:
     return inside(lab, name, "ls /home/pi/.edge-deploy/releases 2>/dev/null || true")
 
 
-def test_a_health_command_that_says_no_brings_the_device_back(tmp_path: Path, lab: LabState, models: Path) -> None:
-    inside(lab, "pi-0", "mkdir -p /opt/x && printf '#!/bin/sh\\ngrep -q \"sequence.:1\" "
-           "$EDGE_DEPLOY_CURRENT/manifest.json' >/opt/x/well && chmod 755 /opt/x/well")  # fmt: skip
+def test_a_health_command_that_says_no_brings_the_device_back(
+    work: Project, tmp_path: Path, lab: LabState, models: Path
+) -> None:
+    program = "#!/bin/sh\\ngrep -q 'sequence.:1[^0-9]' $EDGE_DEPLOY_CURRENT/manifest.json\\n"
+    inside(lab, "pi-0", f'printf "{program}" >/home/pi/well; chmod 755 /home/pi/well'.replace("$", "\\$"))
     (spec,) = (one for one in lab.target_specs() if one.name == "pi-0")
     target = {key: getattr(spec, key) for key in ("host", "port", "user", "identity_file", "known_hosts", "python")}
-    made = fast(project(tmp_path, targets={"pi-0": {**target, "ssh_config": "/dev/null", "health": ["/opt/x/well"]}}))
-    inside(lab, "pi-0", "rm -rf /home/pi/.edge-deploy/releases /home/pi/.edge-deploy/current")
+    made = fast(
+        project(tmp_path / "one", targets={"pi-0": {**target, "ssh_config": "/dev/null", "health": ["/home/pi/well"]}})
+    )
 
     def push(number: int) -> tuple[int, dict[str, Any]]:
         arguments = [*DEPLOY, "push", "--release", str(models / f"{number}.release"), "--json"]

@@ -141,7 +141,6 @@ class AnyTarget(Section):
     labels: dict[str, str] = Field(
         default_factory=dict, description="your own words for selecting, such as {site: lyon, soc: bcm2712}"
     )
-    device_class: str = Field(default="default", alias="class", description="which of a release's models is for it")
     activate_hook: list[str] = Field(
         default_factory=list,
         description="program on the device with arguments, run after a switch, such as one that restarts the service",

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Install what the tests need beside Python: a real sshd, a real browser, a database server, C compilers and the programs
-# of the device lab. Without root it only says what is missing; tests that need it are then skipped with the reason (in CI they fail).
+# of the device lab. Without root it only says what is missing; tests that need it are then skipped with the reason (in
+# CI they fail).
 set -euo pipefail
 missing=()
 [ -x /usr/sbin/sshd ] || missing+=(openssh-server)

@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "compare": ("pipeline.cli.measure:compare", "Measure two recipes against each other: is one slower?"),
     "init": ("pipeline.cli.init:init", "Make a folder with the example, ready to run."),
     "targets": ("pipeline.cli.targets:targets", "List the devices of deploy.yaml, or look at one."),
+    "fit": ("pipeline.cli.fit:fit", "Say whether a model fits the targets, before it travels."),
     "plan": ("pipeline.cli.rollout:plan", "Print what a push would do to each device; change nothing."),
     "push": ("pipeline.cli.rollout:push", "Bring a release to devices in waves, proved on each by its answers."),
     "status": ("pipeline.cli.rollout:status", "Where each device is, and why."),

@@ -13,6 +13,8 @@ from click.core import ParameterSource
 from pipeline.cli.options import config_option, json_option, state_folder, state_option
 
 if TYPE_CHECKING:
+    from pipeline.config_file import LoadedConfig
+    from pipeline.release.keys import PublicKey
     from pipeline.rollout.bundles import Bundles
     from pipeline.rollout.engine import Engine
     from pipeline.rollout.journal import Journal
@@ -95,7 +97,7 @@ def _work(
         journal or loaded.config.journal, folder, trusted=source is ParameterSource.ENVIRONMENT and bool(journal)
     )
     try:
-        bundles = Bundles(kept, folder / "releases", None)
+        bundles = Bundles(kept, folder / "releases", _keys(loaded))
         fleet = Fleet(
             specs={spec.name: spec for spec in every},
             connect=lambda spec: connect(spec, state=folder),
@@ -113,6 +115,15 @@ def _work(
             )
     finally:
         kept.close()
+
+
+def _keys(loaded: "LoadedConfig") -> "list[PublicKey] | None":
+    """Who may have signed a release; None when nobody needs to."""
+    from pipeline.release.keys import load_public_key, public_path_of
+
+    own = loaded.config.release.key
+    files = [Path(path) for path in loaded.config.rollout.trusted] or ([public_path_of(Path(own))] if own else [])
+    return [load_public_key(loaded.base / path.expanduser()) for path in files] or None
 
 
 @click.command()

@@ -79,6 +79,12 @@ class RolloutConfig(BaseModel):
     )
     compare_devices: int = Field(default=3, ge=0, description="devices of each kind and wave on which that is done")
 
+    trusted: list[str] = Field(
+        default_factory=list,
+        description="files of public keys, one of which must have signed a release; default: that of `release.key`; "
+        "without either, nobody needs to have signed",
+    )
+
     @field_validator("waves")
     @classmethod
     def _reaches_all(cls, waves: list[WaveSize]) -> list[WaveSize]:

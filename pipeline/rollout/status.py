@@ -118,6 +118,6 @@ def _why(
         state = "current" if known and known.desired else "unknown"
         return state, stopped or member.reason, "", since_s
     if known and known.desired:
-        told = {"confirmed": "answers", "reverted": member.reason if member else ""}
-        return "current", told.get(member.state if member else "", known.why), "", since_s
+        by_state = {"confirmed": "answers", "reverted": member.reason if member else ""}
+        return "current", by_state.get(member.state if member else "", known.why), "", since_s
     return "unknown", "nothing was ever pushed to it", "", since_s

@@ -89,8 +89,8 @@ def _why(
     member = part[1] if part else None
     since_s: float | Absent = member.since_s if member else known.since_s if known else Absent(reason="no rollout yet")
     if known and known.pinned:
-        there = "" if installed == known.desired else ", which it does not have"
-        return "pinned", f"kept at {known.desired[:12]}{there}", "", known.since_s
+        there = "" if installed == known.desired else f", at {known.desired[:12]}, which it does not have"
+        return "pinned", f"kept there by deploy pin{there}", "", known.since_s
     if (
         part
         and member

@@ -117,7 +117,7 @@ def part(state: Any, rollout: str = "done", kind: str = "push", reason: str = ""
         ({"known": known(), "part": part("waiting", "stopped", reason="wave 1: no")}, "current", "stopped"),
         ({"known": known(), "part": part("waiting", "running")}, "in-rollout", "its wave has not begun"),
         ({"known": known(pending=NEW.id, installed=NEW.id)}, "unconfirmed", "not proved"),
-        ({"known": known(pinned=True)}, "pinned", "kept at"),
+        ({"known": known(pinned=True)}, "pinned", "kept there"),
         ({"known": known(pinned=True, installed="")}, "pinned", "does not have"),
         ({"known": known(), "seen": seen(current="", releases=())}, "behind", "not what it is to have"),
     ],

@@ -49,7 +49,11 @@ def recipes_block() -> str:
         "finetuned-w4": "a Keras source and calibration samples to train on",
     }
     found = [(name, recipe(name)) for name in RECIPES]
-    rows = [(f"`{name}`", f"`.{made.format}`", made.summary, starts[made.start]) for name, made in found]
+    of_torch = "a PyTorch source"
+    rows = [
+        (f"`{name}`", f"`.{made.format}`", made.summary, of_torch if made.format == "pt" else starts[made.start])
+        for name, made in found
+    ]
     return _table(("Recipe", "Format", "What it does", "Needs"), rows)
 
 

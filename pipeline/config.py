@@ -17,6 +17,7 @@ from pipeline.rollout.settings import RolloutConfig
 from pipeline.samples import DataSection, DataSpec
 from pipeline.samples.spec import Truth
 from pipeline.yaml_file import shown
+from targets.records import EnergyPlan
 
 
 def quantity(dimension: str) -> BeforeValidator:
@@ -46,7 +47,14 @@ class Section(BaseModel):
 class SourceConfig(Section):
     """The trained model."""
 
-    model: str = Field(description="Keras 3 .keras file, TensorFlow SavedModel folder, or .onnx file")
+    model: str = Field(
+        description="Keras 3 .keras file, TensorFlow SavedModel folder, .onnx file, PyTorch .pt2 (torch.export), "
+        "or file.py:function, which returns a torch.nn.Module, or that and example inputs"
+    )
+    factory: str = Field(
+        default="",
+        description="file.py:function, which returns the torch.nn.Module for a model that is only PyTorch weights",
+    )
     inputs: dict[str, tuple[int, ...]] = Field(
         default_factory=dict,
         description="Shape with batch for each input that leaves dimensions free; without it the first sample decides",
@@ -109,6 +117,15 @@ class MeasureConfig(Section):
     warm: Seconds = Field(default=0.4, description="time given to warm samples, after the warm-up")
     min_samples: int = Field(default=3, ge=3, description="at least so many warm samples, however slow the model")
     max_samples: int = Field(default=2000, ge=3)
+    energy: bool | None = Field(
+        default=None,
+        description="measure energy on targets that have a power meter: some 90 s for each candidate. "
+        "Default: when there is a budget for energy, or `choose: energy`",
+    )
+    energy_window: Seconds = Field(
+        default=10.0, description="of inference under the meter; less does not hold a budget"
+    )
+    energy_windows: int = Field(default=5, ge=1, description="so many of them, as for the window's length")
 
 
 class SearchConfig(Section):
@@ -142,11 +159,15 @@ class AnyTarget(Section):
         default_factory=dict, description="your own words for selecting, such as {site: lyon, soc: bcm2712}"
     )
     activate_hook: list[str] = Field(
-        default_factory=list,
+        default=[],
         description="program on the device with arguments, run after a switch, such as one that restarts the service",
     )
     health: list[str] = Field(
-        default_factory=list, description="program on the device that ends with 0 when all is well after a switch"
+        default=[], description="program on the device that ends with 0 when all is well after a switch"
+    )
+    meter: str = Field(
+        default="",
+        description="power meter, as `deploy targets probe` lists them, csv:PATH, replay:PATH or none; empty: the best",
     )
 
     device_class: str = Field(
@@ -278,6 +299,16 @@ class Config(Section):
         if self.calibration.samples is not None and not isinstance(part, str) and part.limit is not None:
             raise ValueError("calibration.samples and data.calibrate.limit both choose samples; say one of them")
         return self
+
+    def energy_plan(self) -> EnergyPlan | None:
+        """The windows under a power meter; None when nobody asks for energy. Idling takes 0.4 of a window each time."""
+        asked = self.measure.energy
+        if asked is None:
+            asked = self.budgets.energy is not None or self.choose == "energy"
+        window_s = self.measure.energy_window
+        return (
+            EnergyPlan(windows=self.measure.energy_windows, window_s=window_s, idle_s=0.4 * window_s) if asked else None
+        )
 
     def calibration_data(self) -> DataSpec:
         """The calibration samples, with the choice among them that `calibration` makes."""

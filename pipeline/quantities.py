@@ -94,6 +94,12 @@ def joules(value: float) -> str:
     return f"{number(value)} J"
 
 
+def margin(error: float, value: float) -> str:
+    """`± 3.1 %` of the value; below a thousandth the digits shown say it already."""
+    share = error / abs(value) if value else 0.0
+    return f"± {number(share * 100, 2)} %" if share >= 0.001 else "± 0.1 %"
+
+
 def metric(value: float, unit: str) -> str:
     """Task metrics are compared in their last digits, so they get four, and at least two after the point."""
     places = 2 if abs(value) >= 10 else 3

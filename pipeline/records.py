@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipeline.derived import Energy
 from pipeline.fit.records import Fit
 from targets.records import Absent, Answer, Facts, Failed, Measurement, TensorSpec
 
-Format = Literal["tflite", "onnx"]
+Format = Literal["tflite", "onnx", "pt"]  # pt: TorchScript
 Objective = Literal["latency", "size", "memory", "energy", "quality"]
 VerdictKind = Literal["pass", "fail", "refused", "inconclusive"]
 # What an op computes in: float16 is half-precision weights, int16x8 and int8x4 are activations x weights in bits.
@@ -57,8 +58,9 @@ class Prepared:
     """The source model with its shapes fixed, both data sets checked against it, and its own answers on them.
 
     A fine-tuned model is such a source too, so that what follows needs no case of its own. `blob` is a tar of a
-    SavedModel, or an ONNX file. `reference` is an outputs file (`pipeline.quality.outputs`): group "test" for every
-    test sample, group "calibrate" for the first calibration sample; of a fine-tuned model only that.
+    SavedModel, an ONNX file, or a torch.export program. `reference` is an outputs file (`pipeline.quality.outputs`):
+    group "test" for every test sample, group "calibrate" for the first calibration sample; of a fine-tuned model only
+    that.
     """
 
     source_kind: str
@@ -70,7 +72,7 @@ class Prepared:
     reference: str
     tools: Mapping[str, str]
     learned: str = ""  # of a fine-tuned model: blob of the ranges that training learned
-    notes: tuple[str, ...] = ()  # of a fine-tuned model: what training did, and what it left as it was
+    notes: tuple[str, ...] = ()  # what every candidate's user should know, such as what training did
     kind: Literal["prepared"] = "prepared"
 
 
@@ -352,12 +354,13 @@ class TargetResult:
     warm_samples_ms: tuple[float, ...]
     fps: float | Absent
     peak_rss_bytes: int | Absent
-    energy: float | Absent  # joules per inference
+    energy: float | Absent  # joules per inference, gross
     runtime: str
     answer: Answer | Absent
     verdict: VerdictKind
     reason: str
     conditions: Mapping[str, str] = field(default_factory=dict)
+    energy_details: Energy | None = None
     fit: str = ""  # whether the file fits the device, in words; empty: not judged
     path: str = ""  # of the file that was lowered for this device, relative to the report's folder
     sha256: str = ""  # of that file
@@ -428,7 +431,7 @@ class CalibrationReport:
 class SourceReport:
     path: str
     sha256: str
-    kind: str  # keras, saved_model, onnx
+    kind: str  # keras, saved_model, onnx, pytorch
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 

@@ -55,6 +55,24 @@ class TargetSpec:
     device_class: str = "default"  # which of a release's models is for it
     groups: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)  # the user's own words: site, soc, ring …
+    meter: str = ""  # of `targets.meters`, csv:PATH, replay:PATH or none; empty: the best that the device has
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerSource:
+    """One power sensor of a device, and what has to be read there to know its power."""
+
+    meter: str  # of `targets.meters`
+    place: str  # what tells it from others of its kind, such as a hwmon folder
+    scope: str  # what its reading includes
+    interval_s: float  # between two new readings
+    averaging_s: float = 0.0  # what one reading is the mean of; 0: a moment, or an accumulating register
+    resolution_w: float = 0.0  # the smallest step; of an accumulating register, 0
+    error_share: float = 0.0  # of a reading; the comment beside it says after whom
+    kind: Literal["measured", "modelled"] = "measured"
+    files: tuple[str, ...] = ()  # to read for every sample
+    command: str = ""  # or the name of a command that the device's side knows
+    refused: str = ""  # why its readings tell nothing now, such as a battery that is being charged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +97,7 @@ class Facts:
     meters: tuple[str, ...]
     emulated: str = ""  # non-empty: why latencies here are not those of the hardware it looks like
     conditions: Mapping[str, str] = field(default_factory=dict)  # of a phone: battery, thermal status, clusters …
+    power_sources: tuple[PowerSource, ...] = ()  # what `meters` names, the best first
     executable: str = ""  # of that Python, on the device
     numpy: str = ""  # version; empty where there is none, or no Python
     page_bytes: int = 0  # of memory; 0: not told
@@ -97,6 +116,16 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnergyPlan:
+    """Windows of inference under a power meter: idle, busy, idle, busy … idle, in the benchmark's own process."""
+
+    windows: int
+    window_s: float
+    idle_s: float
+    settle_s: float = 0.0  # of the same load before and after each; set for the meter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BenchRequest:
     """One benchmark of one pushed model, in a process of its own.
 
@@ -105,7 +134,7 @@ class BenchRequest:
     """
 
     blob: str
-    format: Literal["tflite", "onnx"]
+    format: Literal["tflite", "onnx", "pt"]
     inputs: str
     expected: str
     threads: int
@@ -115,16 +144,47 @@ class BenchRequest:
     pause_s: float = 0.0  # before every warm run: what an application that is used now and then sees
     cpus: tuple[int, ...] = ()  # the cores it may run on; empty: all
     governor: str = ""  # to set while it runs, and to set back; empty: left alone
+    energy: EnergyPlan | None = None  # None: no energy is asked for, and no time is spent on it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """A stretch of time in the benchmark's process, by the trace's clock."""
+
+    kind: Literal["idle", "busy"]
+    start_ns: int
+    end_ns: int
+    runs: int = 0  # whole inferences in it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counter:
+    """An accumulating register, one reading for each time stamp of its trace."""
+
+    name: str
+    range_j: float  # where it begins at 0 again; 0: it never does
+    readings_j: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PowerTrace:
-    """Power over time at a stated point of the device. Joules are derived from it, never stored."""
+    """Power over time at a stated point of the device. Joules are derived from it, never stored.
+
+    A sensor fills `power_w`, a set of accumulating registers `counters`; each has one entry for each time stamp.
+    """
 
     meter: str
     scope: str
-    time_ns: tuple[int, ...]
-    power_w: tuple[float, ...]
+    time_ns: tuple[int, ...]  # when the sensor was read, monotonic clock of the device
+    power_w: tuple[float, ...] = ()
+    counters: tuple[Counter, ...] = ()
+    windows: tuple[Window, ...] = ()
+    kind: Literal["measured", "modelled", "replayed"] = "measured"
+    interval_s: float = 0.0  # these four as in `PowerSource`; an interval of 0 is not known
+    averaging_s: float = 0.0
+    resolution_w: float = 0.0
+    error_share: float = 0.0
+    notes: tuple[str, ...] = ()  # how it was obtained, where that is not obvious
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +239,6 @@ class Measurement:
     warm_ns: tuple[int, ...]
     load_peak_rss_bytes: int | Absent
     peak_rss_bytes: int | Absent
-    energy: PowerTrace | Absent
+    energy: PowerTrace | Absent  # the evidence; joules are `pipeline.quality.energy`'s
     answer: Answer
     conditions: Mapping[str, str] = field(default_factory=dict)  # governor, temperature, load average …, as observed

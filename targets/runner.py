@@ -79,5 +79,7 @@ class Runner(Protocol):
         `files` has the host's copies of the request's `blob`, `inputs` and `expected` under these three names. The
         result's keys are runtime, runtime_version, delegate, load_ns, first_ns, warmup_ns, warm_ns,
         load_peak_rss_bytes, peak_rss_bytes (None where unknown), max_steps, finite, and conditions (text to text).
+        With `request.energy` a power sensor is read meanwhile, and `windows` says when it was idle and when busy, as
+        `targets.agent.edge.windows.run_windows` does, by the clock of /proc/uptime; a runner may leave that out.
         Raises NoRuntime, InputError, DeviceTimeout, ConnectionLost, or AgentFailed with the program's last words.
         """

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from targets.errors import AgentFailed
+from targets.metering import NOT_ASKED, Metering, power_sources
 from targets.records import Absent, Answer, BenchRequest, Facts, Measurement, OpTime, Profile
 
 Json = Mapping[str, Any]
+_NOT_ASKED = Absent(reason=NOT_ASKED)
 
 
 def _or_absent(value: Any, kind: type[Any], reason: str) -> Any:
@@ -16,6 +18,7 @@ def _or_absent(value: Any, kind: type[Any], reason: str) -> Any:
 def decode_facts(target: str, wire: Json) -> Facts:
     """Facts from the reply to `facts`; raises AgentFailed when the reply is out of protocol."""
     try:
+        sources = power_sources({str(path): str(text) for path, text in wire["sensors"].items()})
         return Facts(
             target=target,
             arch=str(wire["arch"]),
@@ -32,9 +35,10 @@ def decode_facts(target: str, wire: Json) -> Facts:
             total_memory_bytes=_or_absent(wire["total_memory_bytes"], int, f"no MemTotal on {target}"),
             available_memory_bytes=_or_absent(wire["available_memory_bytes"], int, f"no MemAvailable on {target}"),
             temperature_c=_or_absent(wire["temperature_c"], float, f"no thermal zone on {target}"),
-            meters=tuple(str(meter) for meter in wire["meters"]),
+            meters=tuple(source.meter for source in sources),
             emulated=str(wire["emulated"]),
             conditions={str(key): str(value) for key, value in wire.get("conditions", {}).items()},
+            power_sources=sources,
             executable=str(wire.get("executable", "")),
             numpy=str(wire.get("numpy", "")),
             page_bytes=int(wire.get("page_bytes", 0)),
@@ -43,7 +47,9 @@ def decode_facts(target: str, wire: Json) -> Facts:
         raise AgentFailed(f"{target}: the agent's facts are out of protocol ({fault!r})") from fault
 
 
-def decode_measurement(target: str, request: BenchRequest, wire: Json) -> Measurement:
+def decode_measurement(
+    target: str, request: BenchRequest, wire: Json, metering: Metering | Absent = _NOT_ASKED
+) -> Measurement:
     """A measurement from the reply to `bench`; raises AgentFailed when the reply is out of protocol."""
     no_peak = f"the kernel of {target} reports no VmHWM"
     try:
@@ -60,7 +66,7 @@ def decode_measurement(target: str, request: BenchRequest, wire: Json) -> Measur
             warm_ns=tuple(int(sample) for sample in wire["warm_ns"]),
             load_peak_rss_bytes=_or_absent(wire["load_peak_rss_bytes"], int, no_peak),
             peak_rss_bytes=_or_absent(wire["peak_rss_bytes"], int, no_peak),
-            energy=Absent(reason=f"no power meter found on {target}"),
+            energy=metering if isinstance(metering, Absent) else metering.trace(wire),
             answer=Answer(max_steps=float(wire["max_steps"]), finite=bool(wire["finite"])),
             conditions={str(key): str(value) for key, value in wire["conditions"].items()},
         )

@@ -48,7 +48,7 @@ class LiteRTObserver(Observer):
 
     def observe(self, inputs: Mapping[str, Array], take: Take) -> None:
         assert self._running is not None
-        self._running.invoke(inputs)
+        self._running.invoke(self._running.encode(inputs))  # int64 tokens are int32 in the file
         for name, index in self._watched:
             # No name for the view: the interpreter refuses to run while anybody holds one.
             take(name, self._running.interpreter.tensor(index)())

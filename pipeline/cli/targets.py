@@ -11,7 +11,7 @@ from pipeline.cli.options import config_option, json_option, state_folder, state
 
 if TYPE_CHECKING:
     from targets.errors import DeployError
-    from targets.records import Facts, TargetSpec
+    from targets.records import Facts, PowerSource, TargetSpec
     from targets.transports.ssh_trust import Offered
 
 _SELECTORS = "[SELECTOR]..."
@@ -79,7 +79,7 @@ def probe(config: Path, state: Path | None, as_json: bool, selectors: tuple[str,
     specs = chosen(config, state, selectors)
     if len(specs) == 1:
         facts = look(specs[0])
-        click.echo(json.dumps(asdict(facts)) if as_json else _sheet(asdict(facts)))
+        click.echo(json.dumps(asdict(facts)) if as_json else _sheet(facts))
         return
     outcomes = list(on_all(specs, look))
     failed = failures(outcomes)
@@ -227,8 +227,27 @@ def _row(outcome: "tuple[TargetSpec, Facts | DeployError]") -> tuple[str, ...]:
     return (spec.name, cpu, facts.os, facts.python, runtimes, size(facts.free_disk_bytes), state)
 
 
-def _sheet(facts: dict[str, object]) -> str:
-    return "\n".join(f"{key:<18} {text}" for key, text in _lines(facts))
+def _sheet(facts: "Facts") -> str:
+    rows = [*_lines(asdict(facts)), *_meters(facts.power_sources)]
+    return "\n".join(f"{key:<18} {text}" for key, text in rows)
+
+
+def _meters(sources: "tuple[PowerSource, ...]") -> list[tuple[str, str]]:
+    """Each power meter with what it includes and how finely it sees; the one that is used by itself comes first."""
+    from pipeline.quantities import number
+
+    rows = []
+    for source in sources:
+        parts = [source.scope, f"{number(1 / source.interval_s, 2)} readings a second"]
+        if source.resolution_w:
+            parts.append(f"steps of {number(source.resolution_w * 1e3, 2)} mW")
+        parts.append(f"± {number(source.error_share * 100, 2)} %")
+        if source.kind == "modelled":
+            parts.append("an estimate: only when asked for, and never for a budget")
+        if source.refused:
+            parts.append(f"not now: {source.refused}")
+        rows.append((f"meter {source.meter}", "; ".join(parts)))
+    return rows
 
 
 def _lines(facts: dict[str, object]) -> list[tuple[str, str]]:
@@ -236,6 +255,8 @@ def _lines(facts: dict[str, object]) -> list[tuple[str, str]]:
 
     rows = []
     for key, value in facts.items():
+        if key == "power_sources" or (key == "meters" and value):
+            continue  # they get a line each
         title = key.replace("_", " ")
         if isinstance(value, dict) and value.get("kind") == "absent":
             text = f"— ({value['reason']})"

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import InputError
+from pipeline.exporters.detect_torch import check_weights, is_pytorch_function, refuse_checkpoint
 
-SourceKind = Literal["keras", "saved_model", "onnx"]
+SourceKind = Literal["keras", "saved_model", "onnx", "pytorch"]
 
 _LATER = "export it to ONNX, a SavedModel or a Keras 3 .keras file first; this version does not read it"
 _GGML = (b"ggml", b"lmgg", b"fmgg", b"tjgg")  # the magic is an integer, stored with its low byte first
@@ -32,7 +33,8 @@ _REFUSED_MAGIC: tuple[tuple[bytes, str, str], ...] = (
         (
             magic,
             "is a Python pickle (PyTorch, scikit-learn …), which may run any code when it is read",
-            "export the model itself: torch.onnx.export(..., dynamo=True), or skl2onnx",
+            "of PyTorch, give source.model: file.py:function, which returns the module, or source.factory for a "
+            "state_dict; of scikit-learn, export it with skl2onnx",
         )
         for magic in _PICKLES
     ),
@@ -43,12 +45,17 @@ _REFUSED_MAGIC: tuple[tuple[bytes, str, str], ...] = (
 _MIN_BYTES = 16
 
 
-def detect(path: Path) -> SourceKind:
-    """Say what `path` holds.
+def detect(path: Path, factory: str = "") -> SourceKind:
+    """Say what `path` holds; with a `factory` it holds the weights of a PyTorch module.
 
     Raises:
         InputError: missing, empty, cut off, or a format that is no source for us; the message names it.
     """
+    if factory:
+        check_weights(path)
+        return "pytorch"
+    if is_pytorch_function(path):
+        return "pytorch"
     if not path.exists():
         raise InputError(f"{path}: there is no such model", hint="check source.model in deploy.yaml")
     return _detect_folder(path) if path.is_dir() else _detect_file(path)
@@ -132,11 +139,11 @@ def _detect_zip(path: Path) -> SourceKind:
         raise InputError(f"{path}: {damaged} inside the archive is damaged", hint="fetch or save it again")
     if {"config.json", "model.weights.h5"} <= names:
         return "keras"
+    if path.suffix == ".pt2" or any("archive_format" in name for name in names):
+        return "pytorch"
     if any(name.endswith("data.pkl") for name in names):
-        kind = "a TorchScript archive" if any("/code/" in name for name in names) else "a PyTorch checkpoint"
-        raise InputError(f"{path}: is {kind}", hint="export it with torch.onnx.export(..., dynamo=True)")
-    if path.suffix == ".pt2" or any(name.endswith("serialized_exported_program.json") for name in names):
-        raise InputError(f"{path}: is a torch.export archive", hint=_LATER)
+        with zipfile.ZipFile(path) as archive:
+            refuse_checkpoint(path, archive)
     raise InputError(f"{path}: a zip archive, but no Keras 3 model", hint="give a .keras file saved by Keras 3")
 
 

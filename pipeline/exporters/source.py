@@ -1,6 +1,7 @@
 """The protocol of a source model. Implementations are used inside the worker process only."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,8 +34,18 @@ class Source(Protocol):
         """Write the shape-fixed model as one file from which the exports are made."""
 
 
-def open_source(kind: str, path: Path, *, signature: str, scratch: Path) -> Source:
-    """Load the model with the class registered for `kind`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unstated:
+    """What a source that declares no inputs of its own (PyTorch) is told instead."""
+
+    base: Path  # folder of deploy.yaml
+    factory: str  # function that makes the module for a file of weights
+    shapes: Mapping[str, tuple[int, ...]]  # source.inputs
+    first_sample: Callable[[Sequence[str]], Arrays]  # input names -> first calibration sample, without batch axis
+
+
+def open_source(kind: str, path: Path, *, signature: str, scratch: Path, unstated: Unstated | None = None) -> Source:
+    """Load the model with the class registered for `kind`; `unstated` for those that declare no inputs.
 
     Raises:
         MissingExtra: the framework is not installed.
@@ -47,8 +58,11 @@ def open_source(kind: str, path: Path, *, signature: str, scratch: Path) -> Sour
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] in {"tensorflow", "keras", "tf2onnx"}:
             raise missing_tensorflow(error.name, f"reading {path.name}") from None
+        if error.name and error.name.split(".")[0] == "torch":
+            raise missing_torch(error.name, f"reading {path.name}") from None
         raise
-    source: Source = reader(path, signature=signature, scratch=scratch)
+    more = {"unstated": unstated} if kind == "pytorch" else {}
+    source: Source = reader(path, signature=signature, scratch=scratch, **more)
     return source
 
 
@@ -56,6 +70,13 @@ def missing_tensorflow(module: str, purpose: str) -> MissingExtra:
     """The error for an absent TensorFlow part, with the line that installs it."""
     return MissingExtra(
         f"{purpose} needs {module}, which is not installed", hint="pip install 'edge-deploy-pipeline[tensorflow]'"
+    )
+
+
+def missing_torch(module: str, purpose: str) -> MissingExtra:
+    """The same for a part of PyTorch."""
+    return MissingExtra(
+        f"{purpose} needs {module}, which is not installed", hint="pip install 'edge-deploy-pipeline[torch]'"
     )
 
 

@@ -4,15 +4,18 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import AdbTarget, LocalTarget, TargetConfig
+from targets.meters import LOGS
 from targets.records import TargetSpec
 
 
 def target_spec(name: str, target: TargetConfig, base: Path) -> TargetSpec:
     if isinstance(target, LocalTarget):
-        return TargetSpec(name=name, transport="local", python=target.python, threads=target.threads, **_words(target))
+        return TargetSpec(
+            name=name, transport="local", python=target.python, threads=target.threads, **_words(target, base)
+        )
 
     def here(path: str) -> str:
-        return str((base / Path(path).expanduser()).resolve()) if path else ""
+        return _at(base, path) if path else ""
 
     if isinstance(target, AdbTarget):
         return TargetSpec(
@@ -28,7 +31,7 @@ def target_spec(name: str, target: TargetConfig, base: Path) -> TargetSpec:
             connect_timeout_s=target.connect_timeout,
             step_timeout_s=target.step_timeout,
             threads=target.threads,
-            **_words(target),
+            **_words(target, base),
         )
     return TargetSpec(
         name=name,
@@ -44,16 +47,18 @@ def target_spec(name: str, target: TargetConfig, base: Path) -> TargetSpec:
         connect_timeout_s=target.connect_timeout,
         step_timeout_s=target.step_timeout,
         threads=target.threads,
-        **_words(target),
+        **_words(target, base),
     )
 
 
-def _words(target: TargetConfig) -> dict[str, Any]:
-    """What any target says of itself for selecting, and of releases."""
-    return {
-        "groups": tuple(target.groups),
-        "labels": dict(target.labels),
-        "device_class": target.device_class,
-        "activate_hook": tuple(target.activate_hook),
-        "health": tuple(target.health),
-    }
+def _words(target: TargetConfig, base: Path) -> dict[str, Any]:
+    """What any target says: of itself for selection, of its power meter, of its owner's programs."""
+    log, _, path = target.meter.partition(":")
+    meter = f"{log}:{_at(base, path)}" if log in LOGS and path else target.meter
+    words = {"device_class": target.device_class, "groups": tuple(target.groups), "labels": dict(target.labels)}
+    programs = {"activate_hook": tuple(target.activate_hook), "health": tuple(target.health)}
+    return {**words, **programs, "meter": meter}
+
+
+def _at(base: Path, path: str) -> str:
+    return str((base / Path(path).expanduser()).resolve())

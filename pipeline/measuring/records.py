@@ -9,7 +9,15 @@ from targets.records import Absent, Facts, Measurement
 Mode = Literal["cool", "sustained"]
 Order = Literal["A", "B"]
 Doubt = Literal[
-    "throttled", "under-voltage", "background-load", "clock-jump", "drifting", "unstable", "too-few-samples", "emulated"
+    "throttled",
+    "under-voltage",
+    "background-load",
+    "clock-jump",
+    "drifting",
+    "unstable",
+    "too-few-samples",
+    "emulated",
+    "power-source-changed",
 ]
 
 

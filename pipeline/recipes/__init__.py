@@ -1,6 +1,6 @@
 """Quantization recipes. A name decodes as FORMAT-PRECISION[-OPTION]:
 
-    FORMAT      litert (.tflite) or onnx (.onnx)
+    FORMAT      litert (.tflite), onnx (.onnx) or torch (.pt, TorchScript; of PyTorch sources)
     PRECISION   float32, float16, dynamic-int8 (int8 weights, activations quantized while running),
                 int8 (weights and activations, ranges from calibration), int16x8 (int16 activations, int8 weights),
                 qat-int8 (as int8, after quantization-aware fine-tuning of a Keras source),
@@ -8,6 +8,7 @@
     OPTION      io-int8, io-uint8: the model's own inputs and outputs are integers too (default: float32 as before)
                 w4: int4 weights where the runtime has them (default: int8)
                 s8s8: signed activations (default: unsigned)
+                qnnpack: for PyTorch on ARM (default: its engine x86, for PCs)
                 cle, bias, octav, mse: repairs, which lose less at the same precision: cross-layer equalisation, bias
                 correction, weights clipped to the least error (OCTAV) or by their deviation. `litert-int8-cle-bias`
                 has two of them.
@@ -47,6 +48,9 @@ RECIPES = with_entry_points(
         "onnx-int8-bias": "pipeline.recipes.onnx_static:INT8_BIAS",
         "onnx-auto": "pipeline.recipes.onnx_static:AUTO",
         "onnx-qat-int8": "pipeline.recipes.onnx_static:QAT_INT8",
+        "torch-float32": "pipeline.recipes.float32:TORCH",
+        "torch-dynamic-int8": "pipeline.recipes.torch_dynamic:X86",
+        "torch-dynamic-int8-qnnpack": "pipeline.recipes.torch_dynamic:QNNPACK",
     },
     "edge_deploy.recipes",
 )
@@ -72,6 +76,7 @@ OPTIONAL = frozenset(
         "onnx-int8-bias",
         "onnx-auto",
         "onnx-qat-int8",
+        "torch-dynamic-int8-qnnpack",
     }
 )
 

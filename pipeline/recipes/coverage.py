@@ -28,7 +28,8 @@ class Coverage:
 
 def coverage(format: Format, path: Path, why_float: Callable[[str], str]) -> Coverage:
     """Count ops by whether they compute on quantized data."""
-    return _tflite(path, why_float) if format == "tflite" else _onnx(path, why_float)
+    read = {"tflite": _tflite, "onnx": _onnx, "pt": _torchscript}[format]
+    return read(path, why_float)
 
 
 def _tflite(path: Path, why_float: Callable[[str], str]) -> Coverage:
@@ -79,6 +80,17 @@ def _onnx(path: Path, why_float: Callable[[str], str]) -> Coverage:
             quantized[node.op_type] += 1
         else:
             floating[node.op_type] += 1
+    return Coverage(total=total, quantized=dict(sorted(quantized.items())), left_float=_reasons(floating, why_float))
+
+
+def _torchscript(path: Path, why_float: Callable[[str], str]) -> Coverage:
+    from pipeline.runtimes.torch import ops_of
+
+    quantized: Counter[str] = Counter()
+    floating: Counter[str] = Counter()
+    for name, integer in ops_of(path):
+        (quantized if integer else floating)[name] += 1
+    total = quantized.total() + floating.total()
     return Coverage(total=total, quantized=dict(sorted(quantized.items())), left_float=_reasons(floating, why_float))
 
 

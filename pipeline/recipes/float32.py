@@ -11,7 +11,7 @@ from pipeline.records import Format
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Float32:
-    """The export itself, in either format."""
+    """The export itself, in any format."""
 
     format: Format
     tools: tuple[str, ...]
@@ -27,3 +27,4 @@ class Float32:
 
 LITERT = Float32(format="tflite", tools=())
 ONNX = Float32(format="onnx", tools=())
+TORCH = Float32(format="pt", tools=("torch",))

@@ -168,8 +168,12 @@ def _check_interface(path: Path, io: Io) -> None:
     for index in (*graph.inputs, *graph.outputs):
         if graph.tensors[index].type not in {wanted, *integers}:
             raise ConversionFailed(
-                f"{graph.tensors[index].name.decode()} cannot be made {io}: its op is not quantized",
-                hint="use the recipe with float32 inputs and outputs: litert-int8",
+                f"{graph.tensors[index].name.decode()} cannot be made {io}: its op is not quantized"
+                if io != "float32"
+                else f"ai-edge-quantizer gives {graph.tensors[index].name.decode()} out in integers, not in {io}",
+                hint="use the recipe with float32 inputs and outputs: litert-int8"
+                if io != "float32"
+                else "try onnx-int8",
             )
 
 

@@ -41,7 +41,7 @@ def _metadata(manifest: Manifest) -> str:
         "model_name": manifest.name,
     }
     if len(formats) == 1:
-        document["library_name"] = {"tflite": "tflite", "onnx": "onnx"}.get(formats[0], formats[0])
+        document["library_name"] = {"tflite": "tflite", "onnx": "onnx", "pt": "pytorch"}.get(formats[0], formats[0])
     results = [
         {"type": name, "value": value.value, "name": f"{name} ({model.recipe})"}
         for model in manifest.classes.values()

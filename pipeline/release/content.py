@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pipeline import codec
 from pipeline.config_file import LoadedConfig
-from pipeline.quality.energy import energy_per_inference
+from pipeline.quality.energy import gross_per_inference_j
 from pipeline.quality.statistics import summarize
 from pipeline.records import Artifact, DataSummary, Decision, Prepared, Quality, Ranges, Searched
 from pipeline.release.bom import bill_of_materials
@@ -205,7 +205,7 @@ def _measured(measured: Measurement, facts: Facts) -> Measured:
         first_ms=measured.first_ns / _NS_PER_MS,
         warm_ms=summarize(measured.warm_ns),
         peak_memory_bytes=measured.peak_rss_bytes,
-        energy_j=energy_per_inference(measured),
+        energy_j=gross_per_inference_j(measured),
         answer_steps=measured.answer.max_steps,
         runtime=f"{measured.runtime} {measured.runtime_version}",
         arch=facts.arch,

@@ -1,10 +1,11 @@
 """The comparison table of one device, as text cells: what HTML, Markdown and the console all show."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipeline import quantities
+from pipeline.derived import Energy
 from pipeline.records import CandidateReport, Report, Summary, TargetResult, VerdictKind
 from targets.records import Absent, Failed
 
@@ -13,7 +14,7 @@ Tone = Literal["", "better", "worse"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    key: str  # file, memory, latency, p90, fps, energy, metric:<name>, sqnr
+    key: str  # file, memory, latency, p90, fps, energy, net, metric:<name>, sqnr
     title: str
     wall_clock: bool = False  # depends on the device's clock, so an emulated device must say so
 
@@ -46,6 +47,7 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]  # reasons of absent numbers, each once (a cell's `note` is one of them); what was lowered
+    metered: str = ""  # what the energies are of; empty: there are none
 
 
 _MISSING = Cell(text="—")
@@ -56,6 +58,7 @@ _DEVICE = (
     Column(key="fps", title="FPS", wall_clock=True),
     Column(key="energy", title="Energy per inference", wall_clock=True),
 )
+_NET = Column(key="net", title="Net energy", wall_clock=True)  # only where something was measured
 
 
 def tables(report: Report) -> tuple[Table, ...]:
@@ -93,17 +96,42 @@ def _metric_names(report: Report) -> list[str]:
 def _table(report: Report, target: str) -> Table:
     facts = report.facts.get(target)
     failure = facts if isinstance(facts, Failed) else None
+    metered = _metered(report, target)
     columns = (
         Column(key="file", title="File"),
         *(_DEVICE if target and failure is None else ()),
+        *((_NET,) if metered else ()),
         *(Column(key=f"metric:{name}", title=_metric_title(report, name)) for name in _metric_names(report)),
         Column(key="sqnr", title="SQNR vs float"),
     )
     rows = tuple(_row(report, candidate, target, columns) for candidate in report.candidates)
     notes = dict.fromkeys(cell.note for row in rows for cell in row.cells if cell.note)
     emulated = "" if facts is None or isinstance(facts, Failed) else facts.emulated
-    told = (*notes, *_lowered(report, target))
-    return Table(target=target, emulated=emulated, failure=failure, columns=columns, rows=rows, notes=told)
+    return Table(
+        target=target,
+        emulated=emulated,
+        failure=failure,
+        columns=columns,
+        rows=rows,
+        notes=(*notes, *_lowered(report, target)),
+        metered=metered,
+    )
+
+
+def _metered(report: Report, target: str) -> str:
+    """How the energies of a device came about; empty when there are none."""
+    results = [c.targets[target] for c in report.candidates if target in c.targets]
+    found = [result.energy_details for result in results if result.energy_details]
+    if not found:
+        return ""
+    first, missing = found[0], sum(each.missing_samples for each in found)
+    doubts = max((each.doubts for each in found), key=len)
+    return (
+        f"energy by {first.meter}: {first.scope}; median of {first.windows} windows of "
+        f"{quantities.number(first.window_s)} s or more, "
+        f"{missing} samples missing; idle at {quantities.number(first.idle_w)} W"
+        + "".join(f"; {doubt}" for doubt in doubts)
+    )
 
 
 def _lowered(report: Report, target: str) -> Iterator[str]:
@@ -181,8 +209,24 @@ def _measured(key: str, result: TargetResult, base: TargetResult | None) -> Cell
     if key == "memory":
         return _plain(result.peak_rss_bytes, base.peak_rss_bytes if base else None, quantities.size)
     if key == "energy":
-        return _plain(result.energy, base.energy if base else None, quantities.joules)
+        return _energy(result.energy, base.energy if base else None, result.energy_details, "gross_error_j")
+    if key == "net":
+        return _net(result, base)
     return _plain(result.fps, base.fps if base else None, quantities.number, more_is_better=True)
+
+
+def _net(result: TargetResult, base: TargetResult | None) -> Cell:
+    if result.energy_details is None:
+        return Cell(text="—")  # the column of gross energy says why
+    other = base.energy_details.net_j if base and base.energy_details else None
+    return _energy(result.energy_details.net_j, other, result.energy_details, "net_error_j")
+
+
+def _energy(value: float | Absent, base: float | Absent | None, energy: Energy | None, error: str) -> Cell:
+    cell = _plain(value, base, quantities.joules)
+    if energy is None or isinstance(value, Absent):
+        return cell
+    return replace(cell, interval=quantities.margin(getattr(energy, error), value))
 
 
 def _plain(

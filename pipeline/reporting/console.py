@@ -28,7 +28,7 @@ _STATUS_STYLE: dict[Status, str] = {
     "inconclusive": "bold yellow",
 }
 # What gives way first when the terminal is too narrow.
-_EXPENDABLE = ("p90", "fps", "energy", "memory", "sqnr")
+_EXPENDABLE = ("p90", "fps", "net", "energy", "memory", "sqnr")
 _SHORT = {
     "Latency, median": "Latency",
     "Peak memory": "Memory",
@@ -83,6 +83,8 @@ def _section(table: Table, console: Console, options: ConsoleOptions) -> RenderR
     if table.emulated:
         yield Text(f"times are those of an emulated device: {printable(table.emulated)}", style="yellow")
     yield _widest(table, console, options)
+    if table.metered:
+        yield Text(printable(table.metered), style="dim")
     for note in table.notes:
         yield Text(f"— {printable(note)}", style="dim")
     reasons: dict[tuple[VerdictKind, str], list[str]] = {}
@@ -102,7 +104,9 @@ def _widest(table: Table, console: Console, options: ConsoleOptions) -> Renderab
     dropped: list[str] = []
     # The first task metric stays to the end: the choice is made by it.
     metrics = [column.key for column in table.columns if column.key.startswith("metric:")]
-    for key in ("", *_EXPENDABLE, *reversed(metrics[1:])):
+    measured = ("energy",) if table.metered else ()  # whoever asked for it wants to see it
+    expendable = [key for key in _EXPENDABLE if key not in measured]
+    for key in ("", *expendable, *measured, *reversed(metrics[1:])):
         dropped.append(key)
         grid = _grid(table, dropped)
         if console.measure(grid, options=options.update(max_width=1000)).maximum <= options.max_width:

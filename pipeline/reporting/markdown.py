@@ -60,6 +60,7 @@ def _section(report: Report, table: Table) -> list[str]:
         rows.append([escape(row.recipe) + marks, verdict, *map(_cell, row.cells), escape(row.reason)])
     rule = ["---", "---", *("--:" for _ in titles), "---"]
     parts.append("\n".join(f"| {' | '.join(line)} |" for line in [rows[0], rule, *rows[1:]]))
+    parts += _lines(table.metered)
     parts += [f"— {escape(note)}" for note in table.notes]
     return parts
 

@@ -125,6 +125,22 @@ def open_samples(spec: DataSpec, signature: tuple[TensorSpec, ...], base: Path) 
     return SampleSet(spec, signature, open_source(spec, signature, base))
 
 
+def first_arrays(spec: DataSpec, names: Sequence[str], base: Path) -> dict[str, Array]:
+    """The first sample's arrays after their steps, for a model that says nothing of its inputs but their names.
+
+    Without that nothing tells a batch axis from another one: the arrays are taken to have none.
+    """
+    unknown = tuple(TensorSpec(name=name, shape=(-1, -1), dtype="float32") for name in names)
+    raw = next(iter(open_source(spec, unknown, base).read([0])))
+    lacking = [name for name in names if name not in raw.inputs]
+    if lacking:
+        raise InputError(f"{raw.id}: the input {lacking[0]!r} is missing", hint=f"the model takes {', '.join(names)}")
+    try:
+        return {name: apply_steps(spec.steps(name), raw.inputs[name]) for name in names}
+    except ValueError as error:
+        raise InputError(f"{raw.id}: {error}", hint="change the steps of `preprocess`, or this sample") from error
+
+
 def check_disjoint(calibrate: Mapping[str, str], test: Mapping[str, str]) -> None:
     """Refuse sets that share a sample; both are `SampleSet.digests()`, id -> digest.
 

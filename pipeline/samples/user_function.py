@@ -51,7 +51,7 @@ def call(what: str, function: Callable[..., Any], *arguments: object) -> Any:
 def user_error(what: str, error: BaseException) -> InputError:
     """Say where in the user's code an exception came from: the innermost frame outside installed packages."""
     frames = traceback.extract_tb(error.__traceback__)
-    outside = [frame for frame in frames if not _installed(frame.filename)]
+    outside = [frame for frame in frames if not is_installed(frame.filename)]
     # An import error raised by the import machinery itself has no frame of the user's.
     where = f"{outside[-1].filename}:{outside[-1].lineno}: " if outside else ""
     if isinstance(error, SyntaxError) and error.filename:
@@ -59,7 +59,8 @@ def user_error(what: str, error: BaseException) -> InputError:
     return InputError(f"{where}{what} raised {type(error).__name__}: {error}", hint="mend the function, or its input")
 
 
-def _installed(filename: str) -> bool:
+def is_installed(filename: str) -> bool:
+    """Whether a source file is Python's, ours, or of an installed package, and so not the user's own."""
     # Our own frames stand between the user's and ours; frozen importlib frames have names such as <frozen …>.
     own, standard = str(Path(__file__).resolve().parents[1]), sysconfig.get_path("stdlib")
     return filename.startswith(("<", own, standard)) or "site-packages" in filename

@@ -14,6 +14,7 @@ from pipeline.stages.finetune import finetune_step
 from pipeline.stages.quantize import quantize_step
 
 BOTH_FORMATS: tuple[Format, ...] = ("tflite", "onnx")
+_ALL_FORMATS: tuple[Format, ...] = (*BOTH_FORMATS, "pt")  # nothing calibrates or searches the last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,4 +87,4 @@ def _branch(context: Context, names: Sequence[str], source: Step, calibrate: Dat
 
 
 def _formats(names: Sequence[str]) -> list[Format]:
-    return [f for f in BOTH_FORMATS if any(recipe(name).format == f for name in names)]
+    return [f for f in _ALL_FORMATS if any(recipe(name).format == f for name in names)]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.exporters.source import missing_tensorflow
+from pipeline.exporters.source import missing_tensorflow, missing_torch
 from pipeline.recipes.coverage import coverage
 from pipeline.recipes.recipe import Ingredients, Inputs, recipe
 from pipeline.records import Precision, Repair
@@ -64,6 +64,8 @@ def quantize(
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] in {"tensorflow", "keras"}:
             raise missing_tensorflow(error.name, name) from None
+        if error.name and error.name.split(".")[0] == "torch":
+            raise missing_torch(error.name, name) from None
         raise
     convert_s = time.perf_counter() - started
     model = open_model(chosen.format, output)

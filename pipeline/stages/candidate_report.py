@@ -147,6 +147,7 @@ def _target_result(measured: Measurement | Failed, verdict: Verdict) -> TargetRe
             reason=verdict.reason,
         )
     warm = summarize(measured.warm_ns)
+    energy = energy_per_inference(measured)
     runtime = f"{measured.runtime} {measured.runtime_version}" + (f", {measured.delegate}" if measured.delegate else "")
     return TargetResult(
         load_ms=measured.load_ns / _NS_PER_MS,
@@ -155,7 +156,8 @@ def _target_result(measured: Measurement | Failed, verdict: Verdict) -> TargetRe
         warm_samples_ms=tuple(sample / _NS_PER_MS for sample in measured.warm_ns),
         fps=1000 / warm.median,
         peak_rss_bytes=measured.peak_rss_bytes,
-        energy=energy_per_inference(measured),
+        energy=energy if isinstance(energy, Absent) else energy.gross_j,
+        energy_details=None if isinstance(energy, Absent) else energy,
         runtime=runtime,
         answer=measured.answer,
         verdict=verdict.verdict,

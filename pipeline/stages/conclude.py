@@ -195,7 +195,7 @@ def _baseline(candidates: Sequence[CandidateReport], decision: Decision) -> str 
     chosen = next((c for c in candidates if c.recipe == decision.chosen), None)
     if chosen and chosen.format in floats:
         return floats[chosen.format]
-    return floats.get("tflite") or floats.get("onnx")
+    return floats.get("tflite") or floats.get("onnx") or floats.get("pt")
 
 
 def _released(release: Released | Refusal) -> str:

@@ -17,7 +17,7 @@ from pipeline.records import Artifact, Measured, Pushed, Quality, Refusal, Relea
 from pipeline.stages.context import Context, Progress
 from targets.device import connect
 from targets.errors import NoRuntime
-from targets.records import BenchRequest, Facts, Failed, Measurement, TargetSpec
+from targets.records import BenchRequest, EnergyPlan, Facts, Failed, Measurement, TargetSpec
 
 
 def push_step(
@@ -81,6 +81,7 @@ def measure_step(
 ) -> Step:
     """Latency, memory, energy and the golden answer of every candidate on `target`."""
     asked = context.loaded.config.measure
+    plan = context.loaded.config.energy_plan()
 
     def run(results: Results, report: Progress) -> Any:
         release: Release = results[packaged]
@@ -91,7 +92,7 @@ def measure_step(
             return _all_failed(target, release, there)
         requests = {
             name: _request(
-                *fitting(results[quantized[name]], results[validated[name]], there.fits.get(name)), target, asked
+                *fitting(results[quantized[name]], results[validated[name]], there.fits.get(name)), target, asked, plan
             )
             for name in release.candidates
             if name not in there.fits or there.fits[name].answer != "no"
@@ -126,7 +127,7 @@ def _fits(context: Context, facts: Facts, candidates: Mapping[str, tuple[Artifac
     fitter = Fitter(context.worker, context.store.add_file, context.scratch)
     found = {}
     for name, (artifact, quality) in candidates.items():
-        if artifact.format not in RUNTIMES:
+        if artifact.format == "pt" or artifact.format not in RUNTIMES:
             continue  # of another kind of runtime, which nobody asked what it can load
         model, golden = context.store.path(artifact.blob), context.store.path(quality.golden_inputs)
         try:
@@ -146,7 +147,9 @@ def _unfit(fit: Fit) -> Failed:
     return Failed(code=UNFIT, message=fit.text, hint=fit.remedy)
 
 
-def _request(artifact: Artifact, quality: Quality, target: TargetSpec, asked: MeasureConfig) -> BenchRequest:
+def _request(
+    artifact: Artifact, quality: Quality, target: TargetSpec, asked: MeasureConfig, energy: EnergyPlan | None
+) -> BenchRequest:
     return BenchRequest(
         blob=artifact.blob,
         format=artifact.format,
@@ -156,6 +159,7 @@ def _request(artifact: Artifact, quality: Quality, target: TargetSpec, asked: Me
         warm_max_s=asked.warm,
         warm_min_samples=asked.min_samples,
         warm_max_samples=asked.max_samples,
+        energy=energy,
     )
 
 

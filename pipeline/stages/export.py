@@ -1,5 +1,6 @@
 """export: the source with its shapes fixed and the data checked against it, then the float model in each format."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from pipeline.flow import Results, Step
 from pipeline.plugins import versions
 from pipeline.records import Exported, Format, Prepared
 from pipeline.samples import DataSpec
+from pipeline.samples.user_function import is_function_reference
 from pipeline.stages.context import Context, Progress, check_room, content_digest, data_settings, refusing
 from pipeline.worker import JobRaised, WorkerDied
 
@@ -17,8 +19,14 @@ _TOOLS = {
     "keras": ("keras", "tensorflow"),
     "saved_model": ("tensorflow",),
     "onnx": ("onnx", "onnxruntime"),
+    "pytorch": ("torch",),
     "tflite": ("tensorflow", "ai-edge-litert"),
     "to_onnx": ("tensorflow", "tf2onnx", "onnx", "onnxruntime"),
+}
+_TORCH_TOOLS: Mapping[Format, tuple[str, ...]] = {
+    "tflite": ("torch", "litert-torch", "ai-edge-litert"),
+    "onnx": ("torch", "onnxscript", "onnx", "onnxruntime"),
+    "pt": ("torch",),
 }
 
 
@@ -41,6 +49,7 @@ def prepare_step(context: Context, kind: SourceKind, calibrate: DataSpec, test: 
                     kind=kind,
                     model=path,
                     signature=source.signature,
+                    factory=source.factory,
                     shapes=source.inputs,
                     calibrate=calibrate,
                     test=test,
@@ -64,7 +73,7 @@ def prepare_step(context: Context, kind: SourceKind, calibrate: DataSpec, test: 
         records=(Prepared,),
         settings={
             "kind": kind,
-            "model": content_digest(path),
+            "model": _source_digest(context, path, kind),
             "signature": source.signature,
             "shapes": source.inputs,
             "calibrate": data_settings(calibrate, context.base),
@@ -72,6 +81,20 @@ def prepare_step(context: Context, kind: SourceKind, calibrate: DataSpec, test: 
         },
         tools=versions(*_TOOLS[kind], "numpy", "pillow"),
     )
+
+
+def _source_digest(context: Context, path: Path, kind: SourceKind) -> str:
+    """Digest of the file or folder; of a PyTorch function the digest of what it makes, for it may read any file."""
+    factory = context.loaded.config.source.factory
+    if kind != "pytorch" or not (factory or is_function_reference(path.name)):
+        return content_digest(path)
+    try:
+        found: str = context.worker.call(
+            "pipeline.stages.torch_jobs:digest", model=path, factory=factory, base=context.base
+        )
+    except (WorkerDied, JobRaised) as error:
+        raise _unusable(path, error) from error
+    return found
 
 
 def _unusable(path: Path, error: WorkerDied | JobRaised) -> DeployError:
@@ -88,13 +111,15 @@ def export_step(context: Context, format: Format, prepared: Step, calibrate: Dat
 
     def run(results: Results, report: Progress) -> Any:
         source: Prepared = results[prepared]
-        archived = source.source_kind != "onnx"
-        arguments = {"opset": opset, "archived": archived} if format == "onnx" else {}
+        jobs = "torch_jobs" if source.source_kind == "pytorch" else "export_jobs"
+        arguments: dict[str, Any] = {"opset": opset} if format == "onnx" else {}
+        if format == "onnx" and jobs == "export_jobs":
+            arguments["archived"] = source.source_kind != "onnx"
 
         def work() -> Exported:
             with context.scratch() as scratch:
                 made = context.worker.call(
-                    f"pipeline.stages.export_jobs:to_{format}",
+                    f"pipeline.stages.{jobs}:to_{format}",
                     report,
                     source=context.store.path(source.blob),
                     scratch=scratch,
@@ -122,7 +147,8 @@ def export_step(context: Context, format: Format, prepared: Step, calibrate: Dat
 
         return refusing(context, "export", work)
 
-    tools = versions(*_TOOLS["to_onnx" if format == "onnx" else format])
+    of_torch = prepared.settings.get("kind") == "pytorch"
+    tools = versions(*(_TORCH_TOOLS[format] if of_torch else _TOOLS["to_onnx" if format == "onnx" else format]))
     return Step(
         stage="export",
         name=name or format,

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import ConversionFailed, InputError
-from pipeline.exporters.source import Arrays, bound_shapes, missing_tensorflow, open_source
+from pipeline.exporters.source import Arrays, Unstated, bound_shapes, missing_tensorflow, open_source
 from pipeline.plugins import load_plugin
 from pipeline.quality.outputs import OutputsReader, OutputsWriter
 from pipeline.records import Format
 from pipeline.runtimes.runtime import open_model
-from pipeline.samples import DataSpec, check_disjoint, open_samples
+from pipeline.samples import DataSpec, check_disjoint, first_arrays, open_samples
 from targets.records import TensorSpec
 
 Report = Callable[[int, int], None]
@@ -25,6 +25,7 @@ def prepare(
     kind: str,
     model: Path,
     signature: str,
+    factory: str = "",
     shapes: Mapping[str, tuple[int, ...]],
     calibrate: DataSpec,
     test: DataSpec,
@@ -39,7 +40,10 @@ def prepare(
     Raises:
         InputError: the model or a sample is no good.
     """
-    source = open_source(kind, model, signature=signature, scratch=scratch)
+    unstated = Unstated(
+        base=base, factory=factory, shapes=shapes, first_sample=lambda names: first_arrays(calibrate, names, base)
+    )
+    source = open_source(kind, model, signature=signature, scratch=scratch, unstated=unstated)
     first = next(iter(open_samples(calibrate, source.inputs, base))).inputs
     source.fix_shapes(bound_shapes(str(model), source.inputs, shapes, first))
     calibration_set = open_samples(calibrate, source.inputs, base)
@@ -60,6 +64,7 @@ def prepare(
         "calibration": calibration,
         "test": tested,
         "tools": dict(source.tools),
+        "notes": tuple(getattr(source, "notes", ())),
     }
 
 
@@ -87,10 +92,10 @@ def to_onnx(*, source: Path, opset: int, archived: bool, scratch: Path, report: 
     else:
         model = onnx.load(str(source))
     onnx.save(model, str(scratch / "raw"))
-    return {"notes": _fold(scratch)}
+    return {"notes": fold(scratch)}
 
 
-def _fold(scratch: Path) -> tuple[str, ...]:
+def fold(scratch: Path) -> tuple[str, ...]:
     """Prepare `scratch`/raw for quantization as `scratch`/model; a step that fails is left out with a note."""
     from onnxruntime.quantization import quant_pre_process
 

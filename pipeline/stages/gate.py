@@ -6,10 +6,12 @@ Pure: it touches no device and no file, so a verdict can be recomputed from stor
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from pipeline.derived import Energy
 from pipeline.fit.records import UNFIT
 from pipeline.quality.energy import energy_per_inference
 from pipeline.quality.statistics import intervals_overlap, summarize
-from pipeline.quantities import joules, milliseconds, size
+from pipeline.quality.validity import findings
+from pipeline.quantities import joules, margin, milliseconds, size
 from pipeline.records import JUDGED_FIDELITY, Artifact, Decision, Objective, Quality, Status, Summary, Verdict
 from targets.records import Absent, Failed, Measurement
 
@@ -102,16 +104,15 @@ def _judge_measurement(
         )
     if emulated := measured.conditions.get("emulated"):
         # An emulator's speed and size say nothing of the board it looks like: neither held nor broken.
-        asked = {"latency": budgets.latency_p90_ms, "peak memory": budgets.peak_memory_bytes}
+        asked = {
+            "latency": budgets.latency_p90_ms,
+            "peak memory": budgets.peak_memory_bytes,
+            "energy": budgets.energy_j,
+        }
         doubts += [f"{name} cannot be judged here: {emulated}" for name, limit in asked.items() if limit is not None]
     else:
         _judge_cost(measured, budgets, objective, failures, doubts)
-    energy = energy_per_inference(measured)
-    if isinstance(energy, Absent):
-        if budgets.energy_j is not None or objective == "energy":
-            doubts.append(f"energy not measured: {energy.reason}")
-    elif budgets.energy_j is not None and energy > budgets.energy_j:
-        failures.append(f"{joules(energy)} per inference are over the budget of {joules(budgets.energy_j)}")
+        doubts += [f"{found.reason}: {found.remedy}" for found in findings(measured) if found.blocking]
 
 
 def _judge_cost(
@@ -126,6 +127,23 @@ def _judge_cost(
             doubts.append(f"peak memory not measured: {peak.reason}")
     elif budgets.peak_memory_bytes is not None and peak > budgets.peak_memory_bytes:
         failures.append(f"peak memory {size(peak)} is over the budget of {size(budgets.peak_memory_bytes)}")
+    if budgets.energy_j is not None or objective == "energy":
+        _judge_energy(energy_per_inference(measured), budgets.energy_j, failures, doubts)
+
+
+def _judge_energy(energy: Energy | Absent, budget_j: float | None, failures: list[str], doubts: list[str]) -> None:
+    """By gross energy, whose uncertainty is the meter's too: a budget inside of it is neither held nor broken."""
+    if isinstance(energy, Absent):
+        doubts.append(f"energy not measured: {energy.reason}")
+        return
+    doubts += [f"energy cannot be judged: {doubt}" for doubt in energy.doubts]
+    if budget_j is None or energy.doubts:
+        return
+    text = f"{joules(energy.gross_j)} {margin(energy.gross_error_j, energy.gross_j)} per inference"
+    if energy.gross_j - energy.gross_error_j > budget_j:
+        failures.append(f"{text} are over the budget of {joules(budget_j)}")
+    elif energy.gross_j + energy.gross_error_j > budget_j:
+        doubts.append(f"{text} cannot be told from the budget of {joules(budget_j)}: raise it, or use a better meter")
 
 
 def decide(
@@ -251,7 +269,7 @@ def _cost(evidence: Evidence, objective: Objective) -> float:
         return max(drops) if drops else -evidence.quality.fidelity["sqnr_db"]
     if objective == "energy":
         energy = energy_per_inference(measured)
-        return energy if not isinstance(energy, Absent) else float("inf")
+        return energy.gross_j if not isinstance(energy, Absent) else float("inf")
     return _warm(evidence).median
 
 

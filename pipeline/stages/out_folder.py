@@ -89,7 +89,7 @@ def sweep(out: Path, report: Report) -> None:
     # Only names that we give: the folder may be one where the user keeps models and pictures too.
     ours = {"models": "|".join(map(re.escape, RECIPES)), "pictures": "[0-9a-f]{16}", "calibration": "tflite|onnx"}
     for folder, stems in ours.items():
-        named = re.compile(rf"\.?(?:{stems})(?:\.lowered-[0-9a-f]{{8}})?\.(?:tflite|onnx|png|sketch)(?:\.part)?")
+        named = re.compile(rf"\.?(?:{stems})(?:\.lowered-[0-9a-f]{{8}})?\.(?:tflite|onnx|pt|png|sketch)(?:\.part)?")
         for file in (out / folder).iterdir() if (out / folder).is_dir() else ():
             if f"{folder}/{file.name}" not in wanted and named.fullmatch(file.name):
                 file.unlink()

@@ -1,13 +1,16 @@
 """quantize: one candidate per recipe, loaded once before it counts."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.flow import Results, Step
 from pipeline.plugins import versions
 from pipeline.recipes.recipe import Recipe, recipe
-from pipeline.records import Artifact, Exported, Prepared, Ranges, Searched
+from pipeline.records import Artifact, Exported, Format, Prepared, Ranges, Searched
 from pipeline.samples import DataSpec
 from pipeline.stages.context import Context, Progress, refusing
+
+RUNTIME_TOOLS: Mapping[Format, str] = {"tflite": "ai-edge-litert", "onnx": "onnxruntime", "pt": "torch"}
 
 
 def quantize_step(
@@ -21,7 +24,7 @@ def quantize_step(
 ) -> Step:
     """The candidate of recipe `name`; `calibrated` and `searched` are given when the recipe starts from those."""
     chosen = recipe(name)
-    tools = versions(*chosen.tools, "ai-edge-litert" if chosen.format == "tflite" else "onnxruntime")
+    tools = versions(*chosen.tools, RUNTIME_TOOLS[chosen.format])
 
     def run(results: Results, report: Progress) -> Any:
         source: Prepared = results[prepared]

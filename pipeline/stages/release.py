@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline import codec
 from pipeline.flow import Results, Step
 from pipeline.plugins import versions
-from pipeline.quality.energy import energy_per_inference
+from pipeline.quality.energy import gross_per_inference_j
 from pipeline.quality.statistics import summarize
 from pipeline.recipes.recipe import recipe
 from pipeline.records import Artifact, Decision, Format, Measured, Prepared, Pushed, Quality, Ranges, Refusal, Searched
@@ -212,7 +212,7 @@ def _numbers(verdict: str, measurement: object) -> RunNumbers:
     if not isinstance(measurement, Measurement):
         return RunNumbers(verdict=verdict)
     warm = summarize(measurement.warm_ns)
-    energy = energy_per_inference(measurement)
+    energy = gross_per_inference_j(measurement)
     peak = measurement.peak_rss_bytes
     return RunNumbers(
         verdict=verdict,

@@ -43,10 +43,10 @@ def steps(
         InputError: the source is no model we can read.
         UsageError: a recipe or target that is not there was asked for.
     """
-    kind = detect(model_path(context))
+    config = context.loaded.config
+    kind = detect(model_path(context), config.source.factory)
     names = _recipes(context, kind, selection.recipes)
     targets = select(context.loaded.target_specs(), selection.targets, kept_facts(context.store.root))
-    config = context.loaded.config
     calibrate, test = config.calibration_data(), config.data.spec("test")
 
     prepared = prepare_step(context, kind, calibrate, test)
@@ -123,13 +123,13 @@ def sensitivity_steps(context: Context, format: str | None) -> list[Step]:
         InputError: the source is no model we can read.
         UsageError: it cannot become `format`.
     """
-    kind = detect(model_path(context))
+    config = context.loaded.config
+    kind = detect(model_path(context), config.source.factory)
     wanted: Format = next(
         (f for f in BOTH_FORMATS if f == format), BOTH_FORMATS[0] if "tflite" in FORMATS[kind] else "onnx"
     )
     if wanted not in FORMATS[kind]:
         raise UsageError(f"--format {wanted}: a {kind} source cannot become that", hint="leave --format out")
-    config = context.loaded.config
     calibrate, test = config.calibration_data(), config.data.spec("test")
     prepared = prepare_step(context, kind, calibrate, test)
     exported = export_step(context, wanted, prepared, calibrate)
@@ -196,4 +196,7 @@ def _recipes(context: Context, kind: SourceKind, asked: Sequence[str]) -> list[s
 
 
 def _suits(kind: SourceKind, name: str) -> bool:
-    return recipe(name).format in FORMATS[kind] and (kind == "keras" or not weight_bits(name))
+    found = recipe(name)
+    if found.start == "source" and found.format == "tflite" and kind == "pytorch":
+        return False  # an option of TensorFlow's converter, which takes no PyTorch
+    return found.format in FORMATS[kind] and (kind == "keras" or not weight_bits(name))

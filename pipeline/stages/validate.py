@@ -57,7 +57,9 @@ def validate_step(context: Context, name: str, prepared: Step, quantized: Step, 
         records=(Quality,),
         needs=(prepared, quantized),
         settings=quality_settings(context, test),
-        tools=versions("ai-edge-litert", "onnxruntime", "numpy", "scikit-image"),
+        tools=versions(
+            "ai-edge-litert", "onnxruntime", "numpy", "scikit-image", *(("torch",) if name.startswith("torch-") else ())
+        ),
     )
 
 

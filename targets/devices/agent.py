@@ -9,7 +9,8 @@ from targets.agent.session import Session, open_session
 from targets.delivery import digest_hex
 from targets.device import Device
 from targets.devices.agent_releases import AgentReleases
-from targets.records import BenchRequest, Facts, Measurement, Profile
+from targets.metering import metering
+from targets.records import Absent, BenchRequest, Facts, Measurement, Profile
 from targets.transport import Transport
 from targets.wire import decode_facts, decode_measurement, decode_profile
 
@@ -42,8 +43,16 @@ class AgentDevice(Device):
         return {str(name): str(trouble) for name, trouble in told.items()}
 
     def bench(self, request: BenchRequest, deadline_s: float, files: Mapping[str, Path] | None = None) -> Measurement:
-        reply = self._session.request("bench", deadline_s + REPLY_GRACE_S, _fields(request, deadline_s))
-        return decode_measurement(self.spec.name, request, reply)
+        sources = self.facts().power_sources if request.energy else ()
+        meter = metering(self.spec.name, self.spec.meter, request.energy, sources)
+        power: dict[str, Any] = {}
+        if not isinstance(meter, Absent):
+            meter.begin()
+            power = {"power": {**asdict(meter.plan), "reading": meter.reading()}}
+            deadline_s += meter.lasts_s()
+        fields = {**_fields(request, deadline_s), **power}
+        reply = self._session.request("bench", deadline_s + REPLY_GRACE_S, fields)
+        return decode_measurement(self.spec.name, request, reply, meter)
 
     def provision(self, environment: str, wheels: Mapping[str, str]) -> Mapping[str, Any]:
         fields = {"env": environment, "wheels": sorted(wheels.items())}

@@ -7,9 +7,11 @@ from pathlib import Path
 from targets.delivery import digest_hex
 from targets.device import Device
 from targets.devices.shell_facts import FACTS, QUIET_CONDITIONS, parse_conditions, parse_facts, sections
+from targets.devices.shell_power import sampled
 from targets.devices.shell_session import ShellSession
 from targets.devices.turn import turn
 from targets.errors import AgentFailed, InputError, NoRuntime, NotSupported, UsageError
+from targets.metering import metering
 from targets.records import Absent, BenchRequest, Facts, Measurement
 from targets.releases import Releases
 from targets.runner import Runner
@@ -50,22 +52,26 @@ class ShellDevice(Device):
             raise NoRuntime(f"{name}: nothing here can run a model on a device without Python", hint=hint)
         if files is None:
             raise InputError(f"{name}: a device without Python needs the host's copies of the model and the sample")
+        facts = self.facts()
+        meter = metering(name, self.spec.meter, request.energy, facts.power_sources)
+        if isinstance(meter, Absent):
+            request, reading = replace(request, energy=None), None
+        else:
+            meter.begin()
+            request, reading = replace(request, energy=meter.plan), meter.reading()
+            deadline_s += meter.lasts_s()
         session.check({role: digest_hex(getattr(request, role)) for role in ("blob", "inputs", "expected")})
         with turn(session, deadline_s) as waited_s:
             seen = self._conditions("before")
-            result = dict(self._runner.bench(session, request, files, max(1.0, deadline_s - waited_s)))
+            with sampled(session, reading) as readings:
+                result = dict(self._runner.bench(session, request, files, max(1.0, deadline_s - waited_s)))
             seen |= self._conditions("after")
         if waited_s >= 1:
             seen["waited_for_other_benchmark_s"] = f"{waited_s:.0f}"
-        facts = self.facts()
         if facts.emulated:
             seen["emulated"] = facts.emulated
-        result["conditions"] = {**seen, **result["conditions"]}
-        measured = decode_measurement(name, request, result)
-        if facts.meters:
-            reason = f"{name} has {', '.join(facts.meters)}, which is not read over adb"
-            return replace(measured, energy=Absent(reason=reason))
-        return measured
+        result |= {"conditions": {**seen, **result["conditions"]}, "readings": readings}
+        return decode_measurement(name, request, result, meter)
 
     def _conditions(self, moment: str) -> dict[str, str]:
         text = self._session.script(QUIET_CONDITIONS, doing="asking for its conditions")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from targets.agent.edge.facts import EMULATED, parse_cpuinfo, parse_kb
+from targets.devices.shell_power import SENSORS, parse_sensors
 from targets.devices.shell_session import architecture, free_bytes
 
 # What sways a measurement. Some of it only some devices have, or let nobody read. A program takes a phone 5 ms and an
@@ -35,8 +36,8 @@ echo "== cpuinfo"; cat /proc/cpuinfo
 echo "== meminfo"; cat /proc/meminfo
 echo "== disk"; df -kP "$1"
 echo "== libc"; ls /system/bin/linker /system/bin/linker64
-echo "== meters"
-for file in /sys/class/power_supply/*/current_now; do read -r value <$file && echo "battery:$file"; done
+echo "== sensors"
+{SENSORS}
 echo "== emulated"; head -n 1 {EMULATED}; readlink /proc/thread-self/exe
 {CONDITIONS}
 true
@@ -142,7 +143,7 @@ def parse_facts(text: str) -> dict[str, Any]:
         "total_memory_bytes": parse_kb(found["meminfo"], "MemTotal"),
         "available_memory_bytes": parse_kb(found["meminfo"], "MemAvailable"),
         "temperature_c": temperature_c,
-        "meters": found["meters"].split(),
+        "sensors": parse_sensors(found["sensors"]),
         "emulated": parse_emulated(found, properties, cpu["model"]),
         "conditions": conditions,
     }

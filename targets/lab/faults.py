@@ -18,7 +18,7 @@ from targets.lab.kinds import load_kind
 from targets.lab.kinds.adbd import state_file
 from targets.lab.lab import ask, command_inside
 from targets.lab.power.cgroup import limit_memory
-from targets.lab.power.server import HEAT_FILE
+from targets.lab.power.server import CHARGER_FILE, HEAT_FILE
 from targets.lab.state import LabDevice, LabState, Service
 
 Dimension = Literal["", "bytes", "s", "share", "k"]
@@ -197,6 +197,10 @@ def _limit_memory(lab: LabState, name: str, size_bytes: float) -> None:
     limit_memory(lab.name, name, int(size_bytes))
 
 
+def _charge(lab: LabState, name: str, _: float) -> None:
+    (lab.folder / name / CHARGER_FILE).touch()
+
+
 def _heat(lab: LabState, name: str, heat_k: float) -> None:
     (lab.folder / name / HEAT_FILE).write_text(str(heat_k), encoding="ascii")
 
@@ -207,6 +211,7 @@ def _restore(lab: LabState, name: str, _: float) -> None:
     _signal_service(lab, name, signal.SIGCONT)
     limit_memory(lab.name, name, None)
     (lab.folder / name / HEAT_FILE).unlink(missing_ok=True)
+    (lab.folder / name / CHARGER_FILE).unlink(missing_ok=True)
     _run_inside(lab, name, f"mount -o remount,bind,rw $disk; rm -f {_FILLER}")
     if lab.device(name).service == "ssh":
         _restore_sshd(lab, name)
@@ -274,6 +279,12 @@ FAULTS: Mapping[str, Fault] = {
         apply=_heat,
         dimension="k",
         needs_sensors=True,
+    ),
+    "charge": Fault(
+        says="connect a charger, so that the battery's current is not the phone's",
+        apply=_charge,
+        services=("adb",),
+        kinds=("android",),
     ),
     "reboot": Fault(
         says="end everything, lose the disk, come back after so long",

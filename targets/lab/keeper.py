@@ -37,7 +37,14 @@ LINK_FAULTS = {
     "cut_after_bytes": "cut-after",
     "dark_after_bytes": "blackhole-after",
 }
-OUTLIVE_REBOOT = {"heat", "memory", "unauthorized", "allow", "offline"}  # the others are on the disk, or in a process
+OUTLIVE_REBOOT = {
+    "heat",
+    "charge",
+    "memory",
+    "unauthorized",
+    "allow",
+    "offline",
+}  # the others are on the disk, or in a process
 DEVICE_FILES = (1024, 4096)  # open files of a device's programs, as Debian sets it
 
 

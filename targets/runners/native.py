@@ -17,7 +17,7 @@ from targets.agent.edge.runtimes import cast, exact_int8, pick, plain_name
 from targets.agent.edge.wire import Refused
 from targets.agent.session import ERROR_CLASSES
 from targets.delivery import digest_hex
-from targets.errors import AgentFailed, DeployError, InputError
+from targets.errors import AgentFailed, DeployError, InputError, NoRuntime
 from targets.native import glibc, tensors, vendor
 from targets.native.build import ARCHITECTURES, PROGRAMS
 from targets.native.glibc import Carried
@@ -90,6 +90,11 @@ class NativeRunner:
         return {**result, "max_steps": steps, "finite": finite, "conditions": conditions}
 
     def _carried(self, shell: Shell, form: str) -> Carried:
+        if form not in PROGRAMS:
+            raise NoRuntime(
+                f"{shell.name}: the runner `native` has no program for .{form} models: they need Python and PyTorch",
+                hint="leave the torch recipes out for this target, or give it `python:` with PyTorch installed",
+            )
         if self._archive:
             return vendor.carried(self._archive, form, shell.arch)
         return glibc.carried(form, shell.arch)
@@ -114,6 +119,9 @@ def rule(request: BenchRequest) -> list[str]:
         "converged": sampling.CONVERGED,
         "slow_ns": sampling.SLOW_RUN_NS,
     }
+    if plan := request.energy:
+        seconds = {"window_ns": plan.window_s, "idle_ns": plan.idle_s, "settle_ns": plan.settle_s}
+        numbers |= {"windows": plan.windows, **{key: int(value * 1e9) for key, value in seconds.items()}}
     return [f"{key}={value}" for key, value in numbers.items()]
 
 

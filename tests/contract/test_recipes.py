@@ -93,7 +93,7 @@ def quantize(
 
 def test_every_recipe_is_here() -> None:
     built_in = {name for name, place in RECIPES.items() if place.startswith("pipeline.")}
-    assert set(EXPECTED) == built_in
+    assert set(EXPECTED) == {name for name in built_in if recipe(name).format != "pt"}  # those: test_torch_recipes.py
 
 
 @pytest.mark.parametrize("name", EXPECTED)

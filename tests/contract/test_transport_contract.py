@@ -168,7 +168,7 @@ def test_a_benchmark_keeps_every_sample_and_the_answer(
     assert found.answer.finite and found.answer.max_steps == 0
     assert isinstance(found.load_peak_rss_bytes, int) and isinstance(found.peak_rss_bytes, int)
     assert 0 < found.load_peak_rss_bytes <= found.peak_rss_bytes
-    assert found.energy == Absent(reason="no power meter found on dev")
+    assert isinstance(found.energy, Absent) and "not asked for" in found.energy.reason
     assert "load_1min_before" in found.conditions and "load_1min_after" in found.conditions
 
 

@@ -24,6 +24,15 @@ def archive(*names: str) -> bytes:
     return data.getvalue()
 
 
+def torch_archive(held: object) -> bytes:
+    """What torch.save makes of something with no tensor in it."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as made:
+        made.writestr("net/data.pkl", pickle.dumps(held, 2))
+        made.writestr("net/version", b"3\n")
+    return data.getvalue()
+
+
 PADDING = bytes(100)
 REFUSED: list[tuple[str, bytes, str]] = [
     ("empty.onnx", b"", "the file is empty"),
@@ -38,9 +47,11 @@ REFUSED: list[tuple[str, bytes, str]] = [
     ("net.h5", b"\x89HDF\r\n\x1a\n" + PADDING, "HDF5"),
     ("old.keras", b"\x89HDF\r\n\x1a\n" + PADDING, "HDF5"),
     ("state.pt", pickle.dumps({"w": list(range(50))}, 2), "pickle"),
-    ("zip.pt", archive("net/data.pkl", "net/data/0", "net/version"), "PyTorch checkpoint"),
+    ("zip.pt", torch_archive({"w": 1.5}), "PyTorch weights without the model"),
+    ("damaged.pt", archive("net/data.pkl", "net/data/0", "net/version"), "its pickle is damaged"),
+    ("module.pt", torch_archive(Path("m")), "a pickled module (pathlib.PosixPath)"),
     ("script.pt", archive("net/data.pkl", "net/code/__torch__.py"), "TorchScript"),
-    ("program.pt2", archive("archive_format", "models/model.json"), "torch.export"),
+    ("net.py", b"import torch\n\ndef make():\n    pass\n", "which function makes the model: net.py:function"),
     ("net.safetensors", struct.pack("<Q", 60) + b'{"w":{"dtype":"F32"}}' + PADDING, "safetensors"),
     ("page.onnx", b"<!DOCTYPE html><html><body>404</body></html>", "web page"),
     ("noise.bin", bytes(range(256)) * 4, "no model format we know"),
@@ -95,6 +106,30 @@ def test_taken(tmp_path: Path) -> None:
     assert detect(tmp_path / "a.onnx") == detect(tmp_path / "no-suffix") == "onnx"
     assert detect(tmp_path / "net.keras") == "keras"
     assert detect(tmp_path / "saved") == "saved_model"
+    (tmp_path / "program.pt2").write_bytes(archive("archive_format", "models/model.json"))
+    (tmp_path / "weights.pth").write_bytes(torch_archive({"w": 1.5}))
+    assert detect(tmp_path / "program.pt2") == detect(tmp_path / "net.py:make") == detect(tmp_path / "my.nets:make")
+    assert detect(tmp_path / "weights.pth", "net.py:make") == "pytorch"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("none.pth", None, "there is no such file of weights"),
+        ("net.onnx", classifier(), "no file of PyTorch weights"),
+        ("pointer.pth", b"version https://git-lfs.github.com/spec/v1\n", "git-lfs pointer"),
+        ("module.pth", torch_archive(Path("m")), "a pickled module"),
+        ("cut.pth", torch_archive({"w": 1.5})[:-30], "cut off or damaged"),
+    ],
+)
+def test_weights_refused(tmp_path: Path, name: str, data: bytes | None, said: str) -> None:
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError) as caught:
+        detect(tmp_path / name, "net.py:make")
+    assert caught.value.message.startswith(f"{tmp_path / name}: ")
+    assert said in caught.value.message
+    assert caught.value.hint
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.records import Artifact, MetricValue, Objective, Quality
 from pipeline.stages.gate import Budgets, Evidence, decide
-from targets.records import Absent, Answer, Failed, Measurement, PowerTrace
+from targets.records import Absent, Answer, Failed, Measurement, PowerTrace, Window
 
 CASES = sorted((Path(__file__).parents[1] / "cases" / "gate").glob("*.json"))
 
@@ -65,11 +65,31 @@ def measured(given: dict[str, Any]) -> Measurement | Failed:
         warm_ns=warm_ns,
         load_peak_rss_bytes=1,
         peak_rss_bytes=given.get("peak_rss_bytes") or Absent(reason="no /proc"),
-        energy=Absent(reason="no power meter")
-        if power_w is None
-        else PowerTrace(meter="m", scope="board", time_ns=(0, 10**9), power_w=(power_w, power_w)),
+        energy=Absent(reason="no power meter") if power_w is None else metered(power_w, **given.get("power", {})),
         answer=Answer(max_steps=float(given.get("max_steps", 0.0)), finite=given.get("finite", True)),
         conditions=given.get("conditions", {}),
+    )
+
+
+def metered(power_w: float, **changes: Any) -> PowerTrace:
+    """Five windows of 10 s with 1000 inferences each, idle at half of that power, by a perfect meter."""
+    windows, power, second = [], [], 10**9
+    for number in range(11):
+        busy = number % 2 == 1
+        start_ns = number * 12 * second
+        windows.append(
+            Window(kind="busy" if busy else "idle", start_ns=start_ns, end_ns=start_ns + 10 * second, runs=1000 * busy)
+        )
+        power += [power_w if busy else power_w / 2] * 12
+    return PowerTrace(
+        **{
+            "meter": "m",
+            "scope": "board",
+            "time_ns": tuple(at * second for at in range(len(power))),
+            "power_w": tuple(power),
+            "windows": tuple(windows),
+            **changes,
+        }
     )
 
 

@@ -47,7 +47,7 @@ def test_a_recipe_that_cannot_be_loaded_is_named(
 def test_every_recipe_names_what_decides_its_result() -> None:
     for name in RECIPES:
         found = recipe(name)
-        assert found.format == {"litert": "tflite", "onnx": "onnx"}[name.partition("-")[0]]
+        assert found.format == {"litert": "tflite", "onnx": "onnx", "torch": "pt"}[name.partition("-")[0]]
         assert found.start in get_args(Start)
         assert set(versions(*found.tools)) == set(found.tools) or "tensorflow" in found.tools
         assert found.why_float("CONV_2D")

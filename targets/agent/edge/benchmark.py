@@ -44,6 +44,7 @@ class Benchmark:
                 path.unlink()
                 raise Refused("hash-mismatch", "the stored %s %s has changed; push it again" % (role, request[role]))
             job[role] = str(path)
+        job["power"] = request.get("power")
         deadline = time.monotonic() + request["deadline_s"]
         with (self.blobs.root / "bench.lock").open("w", encoding="utf-8") as lock:
             waited_s = self.take_turn(lock.fileno(), deadline)
@@ -54,7 +55,7 @@ class Benchmark:
                 seen = conditions("before")
                 watch = Watch()
                 watch.begin()
-                result = self.run_child(job, deadline, watch)
+                result = self.run_metered(job, deadline, watch)
                 seen.update(watch.end())
                 seen.update(conditions("after"))
         if waited_s >= 1:
@@ -77,6 +78,21 @@ class Benchmark:
                     raise Refused("timeout", "another benchmark held this device all the time") from None
             if select.select([self.link.fd], [], [], 0.2)[0]:
                 self.link.read_more()
+
+    def run_metered(self, job: Json, deadline: float, watch: Watch) -> Json:
+        """The benchmark, with a power sensor read at its side when one is to be."""
+        reading = (job.get("power") or {}).get("reading")
+        if not reading:
+            return self.run_child(job, deadline, watch)
+        from .power import Sampler
+
+        sampler = Sampler(reading)
+        sampler.start()
+        try:
+            result = self.run_child(job, deadline, watch)
+        finally:
+            readings = sampler.stop()
+        return {**result, "readings": readings}
 
     def run_child(self, job: Json, deadline: float, watch: Watch) -> Json:
         """Run the benchmark in a fresh process, watching for its end, its deadline and the host's disappearance."""

@@ -17,7 +17,10 @@ from .facts import parse_kb
 from .files import read_text
 from .runtimes import OnnxModel, TfliteModel, exact_int8, import_runtime
 from .sampling import MAX_WARM_SAMPLES, SLOW_RUN_NS, WARMUP_SHARE, duty_cycled, warm_samples, warm_up
+from .torch_runtime import TorchModel
 from .wire import MAX_REQUEST_BYTES, Json, Refused
+
+MODELS: dict[str, Any] = {"tflite": TfliteModel, "onnx": OnnxModel, "pt": TorchModel}
 
 
 def peak_rss_bytes() -> int | None:
@@ -30,7 +33,7 @@ def run_benchmark(job: Json, stage: Callable[[str], None]) -> Json:
     stage("importing the runtime")
     distribution, version, module = import_runtime(job["format"])
     sample = load_arrays(job["inputs"])
-    model: Any = TfliteModel(module) if job["format"] == "tflite" else OnnxModel(module)
+    model: Any = MODELS[job["format"]](module)
     clock = time.perf_counter_ns
     seen = {"peak_rss_before_load_bytes": str(peak_rss_bytes() or "unknown")}
 
@@ -42,6 +45,7 @@ def run_benchmark(job: Json, stage: Callable[[str], None]) -> Json:
     model.load(job["blob"], job["threads"], sample)
     load_ns = clock() - start
     load_peak = peak_rss_bytes()
+    seen.update(getattr(model, "conditions", {}))
 
     def timed() -> int:
         model.reset()
@@ -63,6 +67,12 @@ def run_benchmark(job: Json, stage: Callable[[str], None]) -> Json:
         warm = duty_cycled(timed, job["pause_s"], job["warm_max_s"], job["warm_min_samples"], most)
     else:
         warm += warm_samples(timed, job["warm_max_s"], job["warm_min_samples"] - len(warm), most)
+    windows: list[Json] = []
+    if job.get("power"):
+        from .windows import run_windows
+
+        stage("inference under the power meter")
+        windows, warm = run_windows(timed, job["power"], most)
     peak = peak_rss_bytes()  # after timing, never polled while it runs
 
     stage("comparing outputs")
@@ -71,7 +81,7 @@ def run_benchmark(job: Json, stage: Callable[[str], None]) -> Json:
         "runtime": distribution, "runtime_version": version, "delegate": "", "delegated": model.delegated(),
         "load_ns": load_ns, "first_ns": first_ns, "warmup_ns": warmup, "warm_ns": warm,
         "load_peak_rss_bytes": load_peak, "peak_rss_bytes": peak,
-        "max_steps": steps, "finite": finite, "conditions": seen,
+        "max_steps": steps, "finite": finite, "conditions": seen, "windows": windows,
     }  # fmt: skip
 
 

@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Iterable
 
 from .files import first_text, read_text
+from .power import sensors
 from .wire import Json
 
 EMULATED = "/run/edge-deploy-emulated"  # in one line what is emulated: written by an emulator that looks like hardware
 
-RUNTIMES = {"tflite": ("ai-edge-litert", "tflite-runtime"), "onnx": ("onnxruntime",)}
+RUNTIMES = {"tflite": ("ai-edge-litert", "tflite-runtime"), "onnx": ("onnxruntime",), "pt": ("torch",)}
 MODULES = {
     "ai-edge-litert": "ai_edge_litert.interpreter",
     "tflite-runtime": "tflite_runtime.interpreter",
     "onnxruntime": "onnxruntime",
+    "torch": "torch",
 }
 
 # The instruction sets that choose a kernel in XNNPACK, ruy or MLAS. 32-bit and 64-bit ARM name the first differently.
@@ -96,6 +98,14 @@ def saturates_int8(features: list[str]) -> bool:
     return "sse2" in features and not {"avx_vnni", "avx512_vnni"}.intersection(features)
 
 
+def battery_status() -> str:
+    """Of the first battery that says so: charging, discharging, not charging, full."""
+    for supply in sorted(Path("/sys/class/power_supply").glob("*")):
+        if read_text(str(supply / "type")) == "Battery" and read_text(str(supply / "status")):
+            return read_text(str(supply / "status")).lower()
+    return ""
+
+
 def vcgencmd(*words: str) -> str:
     if not shutil.which("vcgencmd"):
         return ""
@@ -104,20 +114,6 @@ def vcgencmd(*words: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def found_meters() -> list[str]:
-    """Power sensors that can be read here, as `kind:place`."""
-    found = []
-    for chip in sorted(Path("/sys/class/hwmon").glob("hwmon*")):
-        if re.fullmatch(r"ina\d+", read_text(str(chip / "name"))):
-            found.append("%s:%s" % (read_text(str(chip / "name")), chip))
-    for zone in sorted(Path("/sys/class/powercap").glob("*-rapl:*")):
-        if read_text(str(zone / "energy_uj")):  # since Linux 5.10 only root may read it
-            found.append("rapl:%s" % zone)
-    if "_V" in vcgencmd("pmic_read_adc"):
-        found.append("pmic:vcgencmd")
-    return found
 
 
 def emulation() -> str:
@@ -166,7 +162,7 @@ def gather_facts(root: Path) -> Json:
         "total_memory_bytes": parse_kb(meminfo, "MemTotal"),
         "available_memory_bytes": parse_kb(meminfo, "MemAvailable"),
         "temperature_c": temperature_c(),
-        "meters": found_meters(),
+        "sensors": sensors(),
         "emulated": emulation(),
         "conditions": {"clusters": named} if (named := clusters()) else {},
     }
@@ -192,5 +188,6 @@ def conditions(moment: str) -> dict[str, str]:
         "temperature_c": "" if temperature is None else "%.1f" % temperature,
         "load_1min": "%.2f" % os.getloadavg()[0],
         "throttled": vcgencmd("get_throttled").partition("=")[2],
+        "battery_status": battery_status(),
     }
     return {"%s_%s" % (key, moment): value for key, value in seen.items() if value}

@@ -74,6 +74,7 @@ class State:
     throttled: bool
     ever_throttled: bool
     averages: tuple[Average, ...]
+    plugged: bool = False  # a charger is connected
 
     def mean_w(self, interval_s: float) -> float:
         """What a sensor of this conversion time shows; raises KeyError for one that the state was not begun with."""

@@ -24,6 +24,7 @@ from targets.lab.power.sensors import SensorSet
 from targets.lab.power.truth import Truth, TruthLog
 
 TICK_S = 0.1
+CHARGER_FILE = "charger"  # beside the log: a charger is connected while it is there
 HEAT_FILE = "heat_k"  # beside the log: kelvins by which the air around the device is hotter; changed at any time
 # The kernel counts CPU time at its 4 ms tick: in much shorter steps one core would look like none or like several.
 _LEAST_STEP_S = 0.01
@@ -56,7 +57,7 @@ def start_server(fuse: int, cgroup: Cgroup, sensors: SensorSet, log: Path) -> in
         with contextlib.suppress(PermissionError):
             os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
         _close_all_but(fuse, truth.file)
-        serve(mfusepy, fuse, Device(cgroup, sensors, log.with_name(HEAT_FILE)), truth)
+        serve(mfusepy, fuse, Device(cgroup, sensors, log.parent), truth)
         status = 0
     except BaseException as fault:
         os.write(2, f"power: {type(fault).__name__}: {fault}\n".encode())
@@ -120,8 +121,9 @@ def _tick(device: "Device", truth: TruthLog) -> None:
 class Device:
     """The model at work on a real cgroup. Two threads use it: the one that serves, and the one that ticks."""
 
-    def __init__(self, cgroup: Cgroup, sensors: SensorSet, heat: Path) -> None:
-        self.cgroup, self.sensors, self.heat = cgroup, sensors, heat
+    def __init__(self, cgroup: Cgroup, sensors: SensorSet, folder: Path) -> None:
+        self.cgroup, self.sensors = cgroup, sensors
+        self.heat, self.charger = folder / HEAT_FILE, folder / CHARGER_FILE
         self.lock = threading.Lock()
         cgroup.limit(None)  # a cgroup that a crash has left may still be slowed
         now_s, cpu = time.monotonic(), cgroup.cpu_time()
@@ -135,7 +137,8 @@ class Device:
         with self.lock:
             if time.monotonic() - self.state.now_s >= _LEAST_STEP_S:
                 cpu = self.cgroup.cpu_time()
-                self.state = step(self._surrounded(), self.state, time.monotonic(), cpu.used_s)
+                after = step(self._surrounded(), self.state, time.monotonic(), cpu.used_s)
+                self.state = replace(after, plugged=self.charger.exists())
                 self._slow_down(cpu)
             return self.state
 

@@ -189,6 +189,75 @@ static size_t warm_samples(const struct job *job, int64_t had, int64_t *times) {
     return count;
 }
 
+/* --- windows under a power meter: the agent's run_windows, by the clock of /proc/uptime, which a shell can read ------ */
+
+struct window {
+    bool busy;
+    int64_t start_ns, end_ns, runs;
+};
+
+/* At most so many samples, spread evenly over however many there were: when full, every other one goes. */
+struct thinned {
+    int64_t *samples;
+    size_t count, most, stride, seen;
+};
+
+static void keep(struct thinned *kept, int64_t sample) {
+    if (kept->seen++ % kept->stride) return;
+    kept->samples[kept->count++] = sample;
+    if (kept->count <= kept->most) return;
+    kept->count = (kept->count + 1) / 2;
+    for (size_t i = 0; i < kept->count; i++) kept->samples[i] = kept->samples[2 * i];
+    kept->stride *= 2;
+}
+
+static int64_t boot_ns(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_BOOTTIME, &time);
+    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+static void pause_ns(int64_t duration_ns) {
+    struct timespec left = {.tv_sec = duration_ns / 1000000000, .tv_nsec = duration_ns % 1000000000};
+    while (nanosleep(&left, &left) && errno == EINTR) {}
+}
+
+static int64_t work_ns(int64_t duration_ns, struct thinned *kept) {
+    int64_t runs = 0, end = now_ns() + duration_ns;
+    for (; now_ns() < end; runs++) keep(kept, timed());
+    return runs;
+}
+
+static void idle(const struct job *job, struct window *window) {
+    pause_ns(job->settle_ns);
+    window->start_ns = boot_ns();
+    pause_ns(job->idle_ns);
+    window->end_ns = boot_ns();
+    pause_ns(job->settle_ns);
+}
+
+/* Fills 2 x windows + 1 of them. */
+static void run_windows(const struct job *job, struct window *windows, struct thinned *kept) {
+    idle(job, windows++);
+    for (int64_t i = 0; i < job->windows; i++, windows++) {
+        work_ns(job->settle_ns, kept);
+        windows->busy = true;
+        windows->start_ns = boot_ns();
+        windows->runs = work_ns(job->window_ns, kept);
+        windows->end_ns = boot_ns();
+        work_ns(job->settle_ns, kept);
+        idle(job, ++windows);
+    }
+}
+
+static void put_windows(const struct window *windows, size_t count) {
+    fputs("\"windows\":[", replies);
+    for (size_t i = 0; i < count; i++)
+        fprintf(replies, "%s{\"kind\":\"%s\",\"start_ns\":%" PRId64 ",\"end_ns\":%" PRId64 ",\"runs\":%" PRId64 "}",
+                i ? "," : "", windows[i].busy ? "busy" : "idle", windows[i].start_ns, windows[i].end_ns, windows[i].runs);
+    fputs("],", replies);
+}
+
 /* The most memory this process ever had, -1 when the kernel does not say. */
 static int64_t peak_rss_bytes(void) {
     FILE *file = fopen("/proc/self/status", "r");
@@ -228,6 +297,15 @@ static void benchmark(const struct job *job) {
     /* When the first run and the one after it are both slow, the second is a sample already. Slow means one warm-up. */
     if (first_ns >= job->slow_ns && warmup[0] >= job->slow_ns) warm[warms++] = warmup[0], warmups = 0;
     warms += warm_samples(job, (int64_t)warms, warm + warms);
+    struct window *windows = NULL;
+    if (job->windows) {
+        stage("inference under the power meter");
+        struct thinned kept = {.samples = allocate(((size_t)job->warm_max + 2) * sizeof *warm), .stride = 1};
+        kept.most = (size_t)(job->warm_max > 2 ? job->warm_max : 2);
+        windows = allocate((2 * (size_t)job->windows + 1) * sizeof *windows);
+        run_windows(job, windows, &kept);
+        warm = kept.samples, warms = kept.count;
+    }
     int64_t peak = peak_rss_bytes();
     stage("comparing outputs");
     struct tensors last = runtime_outputs();
@@ -241,6 +319,7 @@ static void benchmark(const struct job *job) {
     fprintf(replies, "\"load_ns\":%" PRId64 ",\"first_ns\":%" PRId64 ",", load_ns, first_ns);
     put_samples("warmup_ns", warmup, warmups);
     put_samples("warm_ns", warm, warms);
+    put_windows(windows, windows ? 2 * (size_t)job->windows + 1 : 0);
     put_bytes("load_peak_rss_bytes", load_peak);
     put_bytes("peak_rss_bytes", peak);
     fputs("\"conditions\":{", replies);
@@ -293,6 +372,10 @@ static void read_job(int count, char **words, struct job *job) {
         {"warmup_max", NULL, &job->warmup_max, 1, 1000000},
         {"window", NULL, &job->window, 1, 1000},
         {"slow_ns", NULL, &job->slow_ns, 0, INT64_MAX / 4},
+        {"windows", NULL, &job->windows, 0, 1000},
+        {"window_ns", NULL, &job->window_ns, 0, INT64_MAX / 4},
+        {"idle_ns", NULL, &job->idle_ns, 0, INT64_MAX / 4},
+        {"settle_ns", NULL, &job->settle_ns, 0, INT64_MAX / 4},
     };
     size_t known = sizeof keys / sizeof keys[0];
     uint32_t seen = 0;
@@ -311,8 +394,12 @@ static void read_job(int count, char **words, struct job *job) {
         else fail("agent", "%s=%s is not understood", words[i], value);
         if (k < known) seen |= 1u << k;
     }
-    for (size_t k = 0; k < known; k++)
-        if (!(seen & 1u << k) && strcmp(keys[k].key, "mask") && strcmp(keys[k].key, "profile")) fail("agent", "%s= is missing", keys[k].key);
+    for (size_t k = 0; k < known; k++) {
+        const char *const optional[] = {"mask", "profile", "windows", "window_ns", "idle_ns", "settle_ns"};
+        bool may = seen & 1u << k;
+        for (size_t o = 0; o < sizeof optional / sizeof optional[0]; o++) may = may || !strcmp(keys[k].key, optional[o]);
+        if (!may) fail("agent", "%s= is missing", keys[k].key);
+    }
     if (!converged) fail("agent", "converged= is missing");
 }
 

@@ -17,6 +17,7 @@
  *   config    KEY=VALUE for the session, any number of times (ONNX Runtime)
  *   warm_max_ns  warm_min  warm_max       the time for warm samples, the least and the most of them
  *   warmup_ns  warmup_max  window  converged  slow_ns     the rule of the agent's `warm_up`, whose numbers these are
+ *   windows  window_ns  idle_ns  settle_ns                the agent's `run_windows`; default: none
  *
  * It prints JSON lines as the agent's benchmark process does: {"stage": ...} on the way, then {"result": {...}} or
  * {"error": {"code": ..., "message": ...}}. The result has no distance from the expected answer: the host has the rule
@@ -61,6 +62,7 @@ struct job {
     const char *config[MAX_CONFIG]; /* KEY=VALUE */
     size_t config_count;
     int64_t threads, warm_max_ns, warm_min, warm_max, warmup_ns, warmup_max, window, slow_ns;
+    int64_t windows, window_ns, idle_ns, settle_ns; /* under a power meter */
     double converged;
 };
 

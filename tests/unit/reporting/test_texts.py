@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import codec
+from pipeline.derived import Energy
 from pipeline.records import CalibrationReport, Coverage, Report
 from pipeline.reporting.console import plain
 from pipeline.reporting.html import html
@@ -116,6 +117,36 @@ def test_console_keeps_within_the_width(report: Report, width: int) -> None:
 def test_console_shows_more_where_there_is_room() -> None:
     assert "p90" not in plain(example(), 80)
     assert "p90" in plain(example(), 200)
+
+
+def test_measured_energy_has_its_uncertainty_its_net_and_where_it_was_measured() -> None:
+    energy = Energy(
+        meter="ina2xx",
+        scope="the line that its ina226 is in",
+        gross_j=0.02,
+        gross_error_j=0.0006,
+        net_j=0.005,
+        net_error_j=0.0002,
+        busy_w=3.6,
+        idle_w=2.7,
+        windows=5,
+        window_s=10.0,
+        inferences=9000,
+        samples=1250,
+        missing_samples=1,
+        doubts=(),
+    )
+    report = example()
+    measured = tuple(
+        replace(c, targets={t: replace(r, energy=0.02, energy_details=energy) for t, r in c.targets.items()})
+        for c in report.candidates
+    )
+    metered = replace(report, candidates=measured)
+    told = "energy by ina2xx: the line that its ina226 is in; median of 5 windows of 10.0 s or more"
+    assert escape("20.0 mJ ± 3.0 %") in markdown(metered) and escape("5.00 mJ ± 4.0 %") in markdown(metered)
+    assert escape(told) in markdown(metered) and told in html(metered, Path()) and told in plain(metered, 200)
+    assert "20.0 mJ" in plain(metered, 100) and "energy by" not in plain(report, 200)
+    report_json(metered)
 
 
 def test_texts_say_how_ranges_came_about_and_what_was_found() -> None:

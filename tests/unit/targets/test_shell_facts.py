@@ -34,8 +34,19 @@ MemAvailable:    3412344 kB
 == libc
 /system/bin/linker
 /system/bin/linker64
-== meters
-battery:/sys/class/power_supply/battery/current_now
+== sensors
+@ /sys/class/power_supply/battery/type
+Battery
+@ /sys/class/power_supply/battery/status
+Charging
+@ /sys/class/power_supply/battery/current_now
+-512000
+@ /sys/class/power_supply/battery/voltage_now
+4021000
+@ /sys/bus/iio/devices/iio:device0/energy_value
+t=100
+CH0(T=100)[S1M_VDD_AMB], 51899976
+CH1(T=100)[S2M_VDD_CPU2], 185487825
 == emulated
 /apex/com.android.runtime/bin/toybox
 == battery
@@ -85,7 +96,9 @@ def test_facts_of_a_pixel() -> None:
     assert (facts.os, facts.libc, facts.governor) == ("Android 13 (API 33)", "bionic", "sched_pixel")
     assert (facts.free_disk_bytes, facts.total_memory_bytes) == (74504372 * 1024, 7699024 * 1024)
     assert facts.temperature_c == 48.700005  # the hottest processor now, not what was cached
-    assert facts.meters == ("battery:/sys/class/power_supply/battery/current_now",)
+    assert facts.meters == ("odpm", "battery")
+    assert "2 rails" in facts.power_sources[0].scope
+    assert "is charging" in facts.power_sources[1].refused
     assert facts.emulated == ""
     assert facts.conditions == {
         "governor": "sched_pixel",

@@ -1,0 +1,14 @@
+"""PyTorch → TFLite with litert-torch. It keeps the axes as PyTorch has them: images stay channels first (NCHW)."""
+
+from pathlib import Path
+
+import litert_torch
+
+from pipeline.exporters.torch_program import examples, read_program
+
+
+def convert(source: Path, output: Path) -> None:
+    """Convert the program; inputs and outputs keep their names."""
+    program = read_program(source)
+    converted = litert_torch.convert(program.module(check_guards=False), (), examples(program))
+    converted.export(str(output))

@@ -1,0 +1,60 @@
+"""On-device power rails monitor of Pixel phones (6 and later): accumulating registers of their power chips.
+
+The kernel driver shows them in `energy_value` of two IIO devices, in µWs since boot:
+
+    t=1279315
+    CH0(T=1279315)[S1M_VDD_AMB], 51899976
+
+`dumpsys powerstats` lists the rails and not their energy (PowerStatsService of Android 12 to 14), so the driver is
+read; most builds allow that to root only. Rails named S… are step-down converters, VSYS_PWR_… lines at the battery's
+voltage; L… are linear regulators that S… feed, and would count twice.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from targets.meter import Readings
+from targets.meters.rapl import counted
+from targets.records import Absent, Counter, PowerSource, PowerTrace
+
+_RAIL = re.compile(r"^CH\d+\(T=\d+\)\[(\w+)\], (\d+)$", re.MULTILINE)
+_COUNTS = re.compile(r"S\d+[A-Z]_|VSYS_PWR_")
+_INTERVAL_S = 0.25  # reading makes the driver fetch all registers over a slow bus
+_ERROR_SHARE = 0.03
+_MICRO = 1e-6
+
+
+def rails_uws(text: str) -> Mapping[str, int]:
+    """Rail -> energy since boot, of those that contain no other."""
+    return {rail: int(energy) for rail, energy in _RAIL.findall(text) if _COUNTS.match(rail)}
+
+
+class Odpm:
+    def sources(self, sensors: Mapping[str, str]) -> Sequence[PowerSource]:
+        files = [path for path in sensors if path.endswith("/energy_value")]
+        rails = [rail for path in files for rail in rails_uws(sensors[path])]
+        if (not rails and any(sensors[path] for path in files)) or not files:
+            return []  # other IIO devices have energies too
+        source = PowerSource(
+            meter="odpm",
+            place=" ".join(path.rpartition("/")[0] for path in files),
+            scope=f"{len(rails)} rails of the phone's power chips, not its losses",
+            interval_s=_INTERVAL_S,
+            error_share=_ERROR_SHARE,
+            files=tuple(files),
+            refused="" if rails else "only root may read energy_value",
+        )
+        return [source]
+
+    def trace(self, source: PowerSource, readings: Readings) -> PowerTrace | Absent:
+        found = [
+            (at, {rail: energy for text in texts for rail, energy in rails_uws(text).items()})
+            for at, texts in zip(readings.time_ns, readings.values, strict=True)
+            if all(texts)
+        ]
+        names = sorted(set.intersection(*(set(rails) for _, rails in found))) if found else []
+        counters = tuple(
+            Counter(name=name, range_j=0.0, readings_j=tuple(rails[name] * _MICRO for _, rails in found))
+            for name in names
+        )
+        return counted(source, [at for at, _ in found], counters)

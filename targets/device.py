@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from targets.delivery import Store, deliver
 from targets.errors import NoPython
+from targets.parts import Distances, Way, WholeWay
 from targets.records import BenchRequest, Facts, Measurement, Profile, TargetSpec
 from targets.releases import Releases
 from targets.transport import Transport
@@ -81,6 +82,22 @@ class Device(ABC):
         Raises what `bench` raises, and NoPython for a device that is worked by its shell.
         """
         raise NoPython(f"{self.spec.name}: profiles are taken by the agent", hint="profile a board with the same chip")
+
+    def whole_way(self, request: BenchRequest, way: Way, deadline_s: float) -> WholeWay:
+        """How long each part from a sample's bytes to the answer takes there.
+
+        Raises what `bench` raises, and NoPython for a device that is worked by its shell.
+        """
+        raise NoPython(f"{self.spec.name}: steps are run by the agent", hint="they need Python and numpy there")
+
+    def distances(self, request: BenchRequest, deadline_s: float) -> Distances:
+        """How far each output is from the host's, which `expected` has as `output0`, `output1` … in their order.
+
+        Raises what `bench` raises, and NoPython for a device that is worked by its shell.
+        """
+        raise NoPython(
+            f"{self.spec.name}: layers are compared by the agent", hint="compare on a board with the same chip"
+        )
 
     @property
     def over(self) -> bool:

@@ -110,6 +110,14 @@ def work(job: Json) -> Callable[[Json, Callable[[str], None]], Json]:
         from .profiling import profile
 
         return profile
+    if job.get("pipeline"):
+        from .whole import pipeline
+
+        return pipeline
+    if job.get("distances"):
+        from .distances import distances
+
+        return distances
     return run_benchmark
 
 

@@ -119,7 +119,7 @@ def _show_different(found: differing.Differing) -> None:
         (
             f"    {layer.number + 1}",
             layer.op,
-            layer.name,
+            layer.short_name,
             f"{layer.steps:.3g}" if layer.finite else "NaN",
             marks.get(layer.number, ""),
         )

@@ -13,6 +13,7 @@ from targets.parts import Distance, Distances
 from targets.records import BenchRequest
 
 AT_ONCE = 8  # layers watched in one run: few, for watched tensors stay in memory and are not fused with others
+_ROUNDING = 1e-3  # of a step: three steps of a dequantized output are 3.0000002
 ANY_STEPS = 0.5  # less is float rounding; integers differ by whole steps
 
 
@@ -25,6 +26,11 @@ class Layer:
     op: str
     steps: float
     finite: bool
+
+    @property
+    def short_name(self) -> str:
+        """Without the names of ops that a converter fused into it."""
+        return self.name.split(";")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,8 +170,8 @@ def tolerated(found: Differing) -> bool:
 def told(found: Differing) -> list[str]:
     """The outcome in sentences."""
     if not _beyond(found.answer, ANY_STEPS):
-        return [f"the answers are the host's ({_apart(found.answer)})"]
-    lines = [f"the answer is {_apart(found.answer)} away from the host's"]
+        return [f"the answer is the host's ({found.answer.steps:.2g} quantization steps)"]
+    lines = [f"the answer is {_apart(found.answer)}"]
     if found.first is None:
         lines.append(
             "no layer differs while it is watched: the runtime joins ops otherwise, and watched ops are not joined"
@@ -175,19 +181,23 @@ def told(found: Differing) -> list[str]:
     if found.first_beyond and found.first_beyond != found.first:
         beyond = found.first_beyond
         lines.append(
-            f"more than the tolerated {MAX_ANSWER_STEPS:g} steps first at {_called(beyond)}, layer {beyond.number + 1}"
+            f"beyond the tolerated {MAX_ANSWER_STEPS:g} steps is first {_called(beyond)}, layer {beyond.number + 1}"
         )
     return lines
 
 
 def _called(layer: Layer) -> str:
-    far = f"{layer.steps:.3g} steps" if layer.finite else "NaN or infinity"
-    return f"{layer.op} {layer.name!r}: {far}"
+    far = f"by {_steps(layer.steps)}" if layer.finite else "NaN or infinity"
+    return f"{layer.op} {layer.short_name!r}, {far}"
 
 
 def _apart(found: Distance) -> str:
-    return f"{found.steps:.3g} quantization steps" if found.finite else "NaN or infinity and so not measurably"
+    return f"{_steps(found.steps)} away from the host's" if found.finite else "NaN or infinity"
+
+
+def _steps(steps: float) -> str:
+    return f"{steps:.3g} quantization step" + "s" * (steps != 1)
 
 
 def _beyond(found: Distance, limit: float) -> bool:
-    return not found.finite or found.steps > limit
+    return not found.finite or found.steps > limit + _ROUNDING

@@ -87,7 +87,7 @@ def prepared(subject: Subject, test: DataSpec, base: Path, store: Store) -> Prep
     return Prepared(
         way=way,
         paths={digest: store.path(digest) for digest in digests.values()},
-        folded=_folded(way, steps, array, tensor),
+        folded=folded_way(way, steps, array, tensor),
         uniform=all(len({*step.mean}) == len({*step.std}) == 1 for step in steps if isinstance(step, MeanStd)),
         takes=tensor.dtype,
     )
@@ -102,9 +102,10 @@ def advice(found: WholeWay, prepared: Prepared, folded: WholeWay | None, tflite:
     said = []
     norm = sum(shares.get(name, 0.0) for name in (*_NORMALISING, "model input"))
     if folded is not None and any(name in shares for name in _NORMALISING):
+        checked = folded.input_steps == 0
         said.append(
-            f"its uint8 input takes the pixels as they are: without normalising and quantizing the whole takes "
-            f"{folded.known_us / total:.0%} of the time"
+            f"its uint8 input takes the pixels as they are{', as tried there' * checked}: leave out normalising and "
+            f"quantizing, {norm:.1%} of the time"
         )
     elif norm >= _WORTH and any(name in shares for name in _NORMALISING):
         said.append(f"normalisation is {norm:.0%} of the time: " + _instead(prepared, tflite))
@@ -146,7 +147,7 @@ def _pillows(steps: Sequence[Step], array: Any) -> dict[str, Any]:
     return made
 
 
-def _folded(way: Way, steps: Sequence[Step], array: Any, tensor: TensorSpec) -> Way | None:
+def folded_way(way: Way, steps: Sequence[Step], array: Any, tensor: TensorSpec) -> Way | None:
     """The way without normalising, when for each of the 256 pixel values it and the quantizing cancel out."""
     normalising = [step for step in steps if isinstance(step, Scale | MeanStd)]
     if tensor.dtype != "uint8" or not tensor.scale or not normalising:

@@ -22,6 +22,7 @@ from targets.records import TensorSpec
 _NEEDS_PILLOW = "resize"
 _NORMALISING = ("scale", "mean_std")
 _WORTH = 0.1  # share of the whole time from which on a part is worth a sentence
+_SAME_LEVELS = 1  # 0…255 onto −1…1 has its zero point at 127.5, which is rounded
 _EQUAL_STEPS = 0.01  # of 255 per range: float rounding is thousands of times less, another pixel value is a step
 
 
@@ -102,7 +103,7 @@ def advice(found: WholeWay, prepared: Prepared, folded: WholeWay | None, tflite:
     said = []
     norm = sum(shares.get(name, 0.0) for name in (*_NORMALISING, "model input"))
     if folded is not None and any(name in shares for name in _NORMALISING):
-        checked = folded.input_steps == 0
+        checked = isinstance(folded.input_steps, float) and folded.input_steps <= _SAME_LEVELS
         said.append(
             f"its uint8 input takes the pixels as they are{', as tried there' * checked}: leave out normalising and "
             f"quantizing, {norm:.1%} of the time"
@@ -157,7 +158,8 @@ def folded_way(way: Way, steps: Sequence[Step], array: Any, tensor: TensorSpec) 
     if before.dtype != np.uint8 or any(step.step not in (*_NORMALISING, "layout") for step in steps[begin:]):
         return None  # what comes after would compute with other numbers
     pixels = np.repeat(np.arange(256, dtype=np.uint8)[:, None], before.shape[-1], axis=1)
-    if not np.array_equal(quantized(apply_steps(normalising, pixels), tensor), pixels):
+    levels = quantized(apply_steps(normalising, pixels), tensor).astype(int) - pixels
+    if np.abs(levels).max() > _SAME_LEVELS:
         return None
     kept = tuple(step.describe() for step in steps if step not in normalising)
     return replace(way, steps=kept)

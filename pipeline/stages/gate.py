@@ -17,6 +17,7 @@ from targets.records import Absent, Failed, Measurement
 
 # The device may differ from the host by a step or two where kernels fuse differently (onnxruntime#32132).
 MAX_ANSWER_STEPS = 3.0
+_WHERE = "`deploy measure RECIPE --where-different` names the layer"
 # Two runs of one benchmark process differ by a few percent; medians closer than that are not told apart.
 LEVEL_SHARE = 1.05
 # 1.00 − 0.98 is 0.02 and a bit in binary: a loss of exactly what is allowed is allowed.
@@ -96,11 +97,11 @@ def _judge_measurement(
     measured: Measurement, budgets: Budgets, objective: Objective, failures: list[str], doubts: list[str]
 ) -> None:
     if not measured.answer.finite:
-        failures.append("answers NaN or infinity on the device")
+        failures.append(f"answers NaN or infinity on the device ({_WHERE})")
     elif not measured.answer.max_steps <= MAX_ANSWER_STEPS:
         failures.append(
             f"answers differently on the device: {measured.answer.max_steps:.3g} quantization steps from the host "
-            f"(tolerated: {MAX_ANSWER_STEPS:g})"
+            f"(tolerated: {MAX_ANSWER_STEPS:g}; {_WHERE})"
         )
     if emulated := measured.conditions.get("emulated"):
         # An emulator's speed and size say nothing of the board it looks like: neither held nor broken.

@@ -31,9 +31,8 @@ native: $(VENV)/installed
 
 # Pin everything again; needs uv.
 lock:
-	uv pip compile --quiet --universal --python-version 3.11 --no-header --extra tensorflow pyproject.toml -o requirements/run.lock
 	uv pip compile --quiet --universal --python-version 3.11 --no-header --extra tensorflow --extra torch --group test --group test-torch pyproject.toml -o requirements/test.lock
-
+	uv pip compile --quiet --universal --python-version 3.11 --no-header --extra tensorflow -c requirements/test.lock pyproject.toml -o requirements/run.lock
 	uv pip compile --quiet --universal --python-version 3.11 --no-header --resolution lowest-direct --extra tensorflow --group test pyproject.toml -o requirements/lowest.lock
 
 # The oldest versions that pyproject.toml admits: the example runs on them, and the unit tests pass.

@@ -13,6 +13,7 @@ from pipeline.errors import UsageError
 from pipeline.quality.metrics import MetricSpec
 from pipeline.quantities import parse_quantity
 from pipeline.records import Objective, Precision
+from pipeline.rollout.settings import RolloutConfig
 from pipeline.samples import DataSection, DataSpec
 from pipeline.samples.spec import Truth
 from pipeline.yaml_file import shown
@@ -170,6 +171,13 @@ class AnyTarget(Section):
     labels: dict[str, str] = Field(
         default_factory=dict, description="your own words for selecting, such as {site: lyon, soc: bcm2712}"
     )
+    activate_hook: list[str] = Field(
+        default=[],
+        description="program on the device with arguments, run after a switch, such as one that restarts the service",
+    )
+    health: list[str] = Field(
+        default=[], description="program on the device that ends with 0 when all is well after a switch"
+    )
     meter: str = Field(
         default="",
         description="power meter, as `deploy targets probe` lists them, csv:PATH, replay:PATH or none; empty: the best",
@@ -290,6 +298,13 @@ class Config(Section):
         default={"local": LocalTarget()},
         min_length=1,
         description="devices by name; `include` and `defaults` are no names",
+    )
+
+    rollout: RolloutConfig = RolloutConfig()
+    journal: str = Field(
+        default="",
+        description="where rollouts are remembered, as postgresql://user@host/database; empty: a file in the state "
+        "folder. Never with a password",
     )
 
     @model_validator(mode="after")

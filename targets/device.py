@@ -9,7 +9,9 @@ from typing import Any, Self
 
 from targets.delivery import Store, deliver
 from targets.errors import NoPython
+from targets.parts import Distances, Way, WholeWay
 from targets.records import BenchRequest, Facts, Measurement, Profile, TargetSpec
+from targets.releases import Releases
 from targets.transport import Transport
 from targets.transports import load_transport
 
@@ -45,10 +47,15 @@ class Device(ABC):
         DeviceTimeout or ConnectionLost; a partial file is never left under a live name.
         """
         try:
-            return deliver(self._transport, self._store, path, digest, progress)
+            return deliver(self._store, {digest: path}, progress=progress).files_sent > 0
         except KeyboardInterrupt:
             self.close()
             raise
+
+    @property
+    @abstractmethod
+    def releases(self) -> Releases:
+        """The release store; raises NotSupported where there can be none."""
 
     @abstractmethod
     def bench(self, request: BenchRequest, deadline_s: float, files: Mapping[str, Path] | None = None) -> Measurement:
@@ -75,6 +82,22 @@ class Device(ABC):
         Raises what `bench` raises, and NoPython for a device that is worked by its shell.
         """
         raise NoPython(f"{self.spec.name}: profiles are taken by the agent", hint="profile a board with the same chip")
+
+    def whole_way(self, request: BenchRequest, way: Way, deadline_s: float) -> WholeWay:
+        """How long each part from a sample's bytes to the answer takes there.
+
+        Raises what `bench` raises, and NoPython for a device that is worked by its shell.
+        """
+        raise NoPython(f"{self.spec.name}: steps are run by the agent", hint="they need Python and numpy there")
+
+    def distances(self, request: BenchRequest, deadline_s: float) -> Distances:
+        """How far each output is from the host's, which `expected` has as `output0`, `output1` … in their order.
+
+        Raises what `bench` raises, and NoPython for a device that is worked by its shell.
+        """
+        raise NoPython(
+            f"{self.spec.name}: layers are compared by the agent", hint="compare on a board with the same chip"
+        )
 
     @property
     def over(self) -> bool:

@@ -14,6 +14,13 @@
     │   ├── DiskFull                3  no space left on the device
     │   ├── ReadOnly                3  the device's file system does not take writes
     │   ├── HashMismatch            3  what arrived is not what was sent (transient)
+    │   ├── ReleaseRefused          3  the device cannot make sense of a release
+    │   │   ├── SignatureRefused    3  a release or key that no key trusted there has signed
+    │   │   ├── Downgrade           3  older than what the device has proved already
+    │   │   └── NotStaged           3  the release is not there, or not in the state that the step needs
+    │   ├── Leased                  3  another controller has the device to itself (transient)
+    │   ├── HookRefused             3  the owner's program is not there, or others could have written it
+    │   ├── NotSupported            3  this kind of device cannot do that
     │   └── AgentFailed             3  the agent died, or said something out of protocol
     ├── EnvironmentFault            3  something about this host
     │   ├── MissingExtra            3  an optional dependency is not installed
@@ -99,6 +106,36 @@ class ReadOnly(DeviceError):
 
 class HashMismatch(DeviceError):
     code, transient = "hash-mismatch", True
+
+
+class ReleaseRefused(DeviceError):
+    code = "release-refused"
+
+
+class SignatureRefused(ReleaseRefused):
+    code = "signature"
+
+
+class Downgrade(ReleaseRefused):
+    code = "downgrade"
+
+
+class NotStaged(ReleaseRefused):
+    code = "not-staged"
+
+
+class Leased(DeviceError):
+    """Another controller has the device to itself; the message names it and says for how long yet."""
+
+    code, transient = "leased", True
+
+
+class HookRefused(DeviceError):
+    code = "hook-refused"
+
+
+class NotSupported(DeviceError):
+    code = "not-supported"
 
 
 class AgentFailed(DeviceError):

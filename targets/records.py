@@ -49,6 +49,8 @@ class TargetSpec:
     threads: int = 1
     serial: str = ""  # adb only: as `adb devices` shows it; empty with a host: HOST:PORT
     runner: str = ""  # adb only: of `targets.runners`; empty: the first of them
+    activate_hook: tuple[str, ...] = ()  # a program of its owner's there, run after a switch, such as a restart
+    health: tuple[str, ...] = ()  # one that says by its exit code whether all is well after that
     libraries: str = ""  # adb only: what the runner takes its runtimes from, such as the app's own .aar or .apk
     device_class: str = "default"  # which of a release's models is for it
     groups: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ and every step has its deadline. The order of a push (temporary name, hash on th
 import errno
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, ClassVar
@@ -40,6 +40,10 @@ _STRERRORS = {
     "Permission denied": errno.EACCES,
     "Operation not permitted": errno.EPERM,
 }
+
+
+class Stalled(TimeoutError):
+    """The device took no byte for STALL_S."""
 
 
 class Stream(ABC):
@@ -74,8 +78,25 @@ class Stream(ABC):
         self._errors += chunk
         del self._errors[:-STDERR_TAIL_BYTES]
 
+    def send(self, chunks: Iterable[bytes], deadline: float) -> None:
+        """Send bytes as they are; raises TimeoutError after the deadline, Stalled when the device takes none."""
+        for chunk in chunks:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError
+            try:
+                self._send(chunk, min(STALL_S, left_s))
+            except TimeoutError:
+                if left_s <= STALL_S:
+                    raise
+                raise Stalled from None
+
+    def send_line(self, line: bytes, deadline: float) -> None:
+        self._send(line + b"\n", max(0.1, deadline - time.monotonic()))
+
     @abstractmethod
-    def send_line(self, line: bytes, deadline: float) -> None: ...
+    def _send(self, chunk: bytes, timeout_s: float) -> None:
+        """Send all of it; raises TimeoutError when that takes longer, EOFError or OSError when nobody reads."""
 
     @abstractmethod
     def _receive(self, timeout_s: float) -> bytes:
@@ -148,7 +169,7 @@ class Transport(ABC):
         name = self.spec.name
         kind = _ERRNO_CLASSES.get(code, DeviceError)
         if kind is DiskFull:
-            return DiskFull(f"{name}: no space left on the device while {doing} ({detail})", hint=self._room_hint())
+            return DiskFull(f"{name}: no space left on the device while {doing} ({detail})", hint=self.room_hint())
         if kind is ReadOnly:
             hint = f"make {self.root} writable for the login user, or set `root:` of target {name} to a folder that is"
             return ReadOnly(f"{name}: {self.root} on the device does not take writes ({detail})", hint=hint)
@@ -159,7 +180,7 @@ class Transport(ABC):
         code = next((code for text, code in _STRERRORS.items() if text in stderr), 0)
         return self.refused(code, stderr.strip().splitlines()[-1] if stderr.strip() else "no reason given", doing)
 
-    def _room_hint(self) -> str:
+    def room_hint(self) -> str:
         return f"free space under {self.root} on {self.spec.name}, or set `root:` to a folder on a larger disk"
 
     def _faults(self) -> tuple[type[Exception], ...]:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Install what the tests need beside Python: a real sshd, a real browser, C compilers and the programs of the device lab. Without root
-# it only says what is missing; tests that need it are then skipped with the reason (in CI they fail).
+# Install what the tests need beside Python: a real sshd, a real browser, a database server, C compilers and the programs
+# of the device lab. Without root it only says what is missing; tests that need it are then skipped with the reason (in
+# CI they fail).
 set -euo pipefail
 missing=()
 [ -x /usr/sbin/sshd ] || missing+=(openssh-server)
@@ -12,6 +13,7 @@ command -v qemu-system-aarch64 >/dev/null || missing+=(qemu-system-arm)
 PATH="$PATH:/usr/sbin:/sbin" command -v mke2fs >/dev/null || missing+=(e2fsprogs)
 command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
 command -v fusermount3 >/dev/null || missing+=(fuse3)
+command -v initdb >/dev/null || compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || missing+=(postgresql)
 command -v zipalign >/dev/null || missing+=(zipalign)
 command -v aapt >/dev/null || missing+=(aapt)
 [ -e /usr/share/android-framework-res/framework-res.apk ] || missing+=(android-framework-res)

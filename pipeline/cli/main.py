@@ -24,6 +24,12 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "init": ("pipeline.cli.init:init", "Make a folder with the example, ready to run."),
     "targets": ("pipeline.cli.targets:targets", "List the devices of deploy.yaml, or look at one."),
     "fit": ("pipeline.cli.fit:fit", "Say whether a model fits the targets, before it travels."),
+    "plan": ("pipeline.cli.rollout:plan", "Print what a push would do to each device; change nothing."),
+    "push": ("pipeline.cli.rollout:push", "Bring a release to devices in waves, proved on each by its answers."),
+    "status": ("pipeline.cli.rollout:status", "Where each device is, and why."),
+    "rollback": ("pipeline.cli.rollout:rollback", "Bring devices back to the release before."),
+    "reconcile": ("pipeline.cli.rollout:reconcile", "Bring late devices to what they are to have, once or as a loop."),
+    "pin": ("pipeline.cli.rollout:pin", "Keep a device at a release, whatever is pushed."),
     "rehearse": (
         "pipeline.cli.rehearse:rehearse",
         "Run on devices made of software while they fail as faults.yaml says.",
@@ -93,7 +99,8 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        kept = ": finished steps are kept, the same command goes on from there" if sys.argv[1:2] == ["run"] else ""
+        resumes = sys.argv[1:2] in (["run"], ["push"], ["rollback"], ["reconcile"])
+        kept = ": finished steps are kept, the same command goes on from there" if resumes else ""
         click.echo(f"\ninterrupted{kept}", err=True)
         code = 130
     except DeployError as error:

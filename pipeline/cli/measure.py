@@ -11,6 +11,7 @@ import click
 from pipeline.cli.options import config_option, json_option, state_folder, state_option, target_option
 
 if TYPE_CHECKING:
+    from pipeline.cli.on_device import Place, Whole
     from pipeline.config_file import LoadedConfig
     from pipeline.measuring.protocol import Plan
     from pipeline.measuring.records import Comparison, Order, Session
@@ -66,19 +67,36 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Between runs of the duty-cycled latency; 0: none.",
 )
 @click.option("--profile", is_flag=True, help="And where the time goes, op by op, in a run of its own.")
+@click.option("--pipeline", "whole", is_flag=True, help="And the declared preprocessing on the device, part by part.")
+@click.option("--where-different", is_flag=True, help="Instead: the first layer that answers otherwise than here.")
 @click.option("--sweep", is_flag=True, help="Measure every sensible number of threads on every cluster of cores.")
 @click.argument("recipe")
-def measure(recipe: str, sweep: bool, profile: bool, pause: str, as_json: bool, **options: Any) -> None:
+def measure(
+    recipe: str,
+    sweep: bool,
+    profile: bool,
+    whole: bool,
+    where_different: bool,
+    pause: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Measure RECIPE's model on devices: five processes or more, until the number is narrow, with its own doubt.
 
     Kept with every raw sample. Exit code 4 when something speaks against the numbers: throttling, other load, drift, an
     emulator. Then it says what to do.
     """
+    from pipeline.cli import on_device
     from pipeline.measuring.sweep import ways
 
     asked = _Asked(options)
     (subject,) = asked.subjects([recipe]).values()
+    if where_different:
+        on_device.where_different(subject, asked.place(), asked.how(), as_json)
+        return
+    way = on_device.prepared(subject, asked.place()) if whole else None
     sessions: list[Session] = []
+    wholes: list[on_device.Whole] = []
     profiles: list[Profile] = []
     for spec in asked.targets():
         for how in ways(asked.facts(spec), asked.how()) if sweep else [asked.how()]:
@@ -90,9 +108,13 @@ def measure(recipe: str, sweep: bool, profile: bool, pause: str, as_json: bool, 
             profiles.append(asked.profile(subject, spec))
             if not as_json:
                 _show_profile(profiles[-1])
+        if way:
+            wholes.append(on_device.whole_way(subject, way, asked.place(), spec, asked.how()))
+            if not as_json:
+                on_device.show_whole(wholes[-1])
     _write_page(options["html"], sessions)
     if as_json:
-        click.echo(_sessions_json(sessions, profiles))
+        click.echo(_sessions_json(sessions, profiles, wholes))
     elif sweep:
         _show_sweep(sessions)
     _leave(sessions, asked.force)
@@ -157,6 +179,11 @@ class _Asked:
         from pipeline.cli.fleet import chosen
 
         return chosen(self._options["config"], self._options["state"], self._options["targets"])
+
+    def place(self) -> "Place":
+        from pipeline.cli.on_device import Place
+
+        return Place(loaded=self.loaded, store=self.store, state=self._state, targets=self.targets())
 
     def subjects(self, recipes: list[str]) -> "dict[str, Subject]":
         from pipeline.cli.progress import observer
@@ -316,7 +343,7 @@ def _show_sweep(sessions: "list[Session]") -> None:
     print_table(("device", "threads", "cores", "median", "interval", "p90", "doubts", ""), lines)
 
 
-def _sessions_json(sessions: "list[Session]", profiles: "list[Profile]") -> str:
+def _sessions_json(sessions: "list[Session]", profiles: "list[Profile]", wholes: "list[Whole]") -> str:
     from pipeline import codec
     from pipeline.measuring.statistics import latency
 
@@ -326,6 +353,7 @@ def _sessions_json(sessions: "list[Session]", profiles: "list[Profile]") -> str:
     ]
     for entry, session in zip(plain, sessions, strict=True):
         entry["profile"] = next((codec.plain(found) for found in profiles if found.target == session.target), None)
+        entry["pipeline"] = next((whole.plain() for whole in wholes if whole.found.target == session.target), None)
     return json.dumps(plain)
 
 

@@ -52,11 +52,12 @@ def target_spec(name: str, target: TargetConfig, base: Path) -> TargetSpec:
 
 
 def _words(target: TargetConfig, base: Path) -> dict[str, Any]:
-    """What any target says: of itself for selection, and of its power meter."""
+    """What any target says: of itself for selection, of its power meter, of its owner's programs."""
     log, _, path = target.meter.partition(":")
     meter = f"{log}:{_at(base, path)}" if log in LOGS and path else target.meter
     words = {"device_class": target.device_class, "groups": tuple(target.groups), "labels": dict(target.labels)}
-    return {**words, "meter": meter}
+    programs = {"activate_hook": tuple(target.activate_hook), "health": tuple(target.health)}
+    return {**words, **programs, "meter": meter}
 
 
 def _at(base: Path, path: str) -> str:

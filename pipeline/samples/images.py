@@ -38,6 +38,10 @@ class ImageFolder:
     def __len__(self) -> int:
         return len(self._paths)
 
+    def file(self, index: int) -> Path:
+        """The picture's own file."""
+        return self._paths[index]
+
     def read(self, indices: Sequence[int]) -> Iterator[Raw]:
         """Yield the samples at these places, one decoded image at a time."""
         for index in indices:

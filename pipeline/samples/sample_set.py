@@ -48,6 +48,12 @@ class SampleSet:
                 )
             yield sample
 
+    def first_raw(self) -> tuple[Raw, Path | None]:
+        """The first sample before any step, and the file that holds it alone, where there is one."""
+        (raw,) = self._source.read(self._indices[:1])
+        file_of = getattr(self._source, "file", None)
+        return raw, file_of(self._indices[0]) if file_of else None
+
     def summary(self) -> DataSummary:
         """Return what the set is; the first call reads every sample once. InputError when it is no good."""
         if self._summary is None:

@@ -8,7 +8,9 @@ from typing import Any
 from targets.agent.session import Session, open_session
 from targets.delivery import digest_hex
 from targets.device import Device
+from targets.devices.agent_releases import AgentReleases
 from targets.metering import metering
+from targets.parts import Distances, Way, WholeWay, decode_distances, decode_way
 from targets.records import Absent, BenchRequest, Facts, Measurement, Profile
 from targets.transport import Transport
 from targets.wire import decode_facts, decode_measurement, decode_profile
@@ -24,6 +26,10 @@ class AgentDevice(Device):
         super().__init__(transport.spec, transport, session)
         self._session = session
 
+    @property
+    def releases(self) -> AgentReleases:
+        return AgentReleases(self._session)
+
     def facts(self) -> Facts:
         return decode_facts(self.spec.name, self._session.request("facts", self.spec.step_timeout_s))
 
@@ -32,6 +38,16 @@ class AgentDevice(Device):
             "bench", deadline_s + REPLY_GRACE_S, {**_fields(request, deadline_s), "profile": True}
         )
         return decode_profile(self.spec.name, request, reply)
+
+    def whole_way(self, request: BenchRequest, way: Way, deadline_s: float) -> WholeWay:
+        told = {"kind": way.kind, "steps": way.steps, "tensor": way.tensor, "outputs": way.outputs}
+        files = {"raw": digest_hex(way.raw), "given": digest_hex(way.given)}
+        fields = {**_fields(request, deadline_s), **files, "pipeline": told}
+        return decode_way(self.spec.name, self._session.request("bench", deadline_s + REPLY_GRACE_S, fields))
+
+    def distances(self, request: BenchRequest, deadline_s: float) -> Distances:
+        fields = {**_fields(request, deadline_s), "distances": True}
+        return decode_distances(self.spec.name, self._session.request("bench", deadline_s + REPLY_GRACE_S, fields))
 
     def try_runtimes(self) -> Mapping[str, str]:
         told = self._session.request("try-runtimes", self.spec.step_timeout_s)

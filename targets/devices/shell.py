@@ -10,9 +10,10 @@ from targets.devices.shell_facts import FACTS, QUIET_CONDITIONS, parse_condition
 from targets.devices.shell_power import sampled
 from targets.devices.shell_session import ShellSession
 from targets.devices.turn import turn
-from targets.errors import AgentFailed, InputError, NoRuntime, UsageError
+from targets.errors import AgentFailed, InputError, NoRuntime, NotSupported, UsageError
 from targets.metering import metering
 from targets.records import Absent, BenchRequest, Facts, Measurement
+from targets.releases import Releases
 from targets.runner import Runner
 from targets.runners import load_runner
 from targets.transport import Transport
@@ -27,6 +28,11 @@ class ShellDevice(Device):
         super().__init__(transport.spec, transport, session)
         self._session = session
         self._runner = runner
+
+    @property
+    def releases(self) -> Releases:
+        hint = "releases need the agent, and the agent a Python: set `python:` of the target if the device has one"
+        raise NotSupported(f"{self.spec.name}: a device without Python keeps no releases", hint=hint)
 
     def facts(self) -> Facts:
         name = self.spec.name

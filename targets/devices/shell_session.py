@@ -18,9 +18,11 @@ from functools import cache
 from pathlib import Path
 
 from targets.agent.edge.facts import user_arch
-from targets.delivery import deliver, digest_hex
+from targets.delivery import Have, deliver, digest_hex
 from targets.errors import AgentFailed, ConnectionLost, DeployError, DeviceTimeout, HashMismatch
+from targets.releases import Sent
 from targets.runner import MAX_OUTPUT_BYTES, Finished
+from targets.transport import Progress
 from targets.transports.adb import END_PROGRAM, AdbStream, AdbTransport
 
 # The device ends a program at its deadline; only when it does not say so, the host gives up.
@@ -84,7 +86,7 @@ class ShellSession:
         self._numbers = 0
         self.session = f"{_this_host()}-{os.getpid()}-{secrets.token_hex(4)}"
         self.root = transport.root
-        self.parts = self.folder = f"{self.root}/sessions/{self.session}"
+        self.folder = f"{self.root}/sessions/{self.session}"
         self.arch = ""
         try:
             self._open()
@@ -116,19 +118,38 @@ class ShellSession:
 
     # --- the store ---
 
-    def have(self, digest: str, size_bytes: int) -> tuple[bool, int]:
-        words = (self.root, self.blob(digest), str(size_bytes))
-        df = self.script(_HAVE, *words, doing="looking for a file")
-        return not df, free_bytes(df) if df else 0
+    def have(self, files: Mapping[str, int], bases: frozenset[str] = frozenset()) -> Have:
+        present, free = set(), 0
+        for digest, size_bytes in files.items():
+            words = (self.root, self.blob(digest), str(size_bytes))
+            if df := self.script(_HAVE, *words, doing="looking for a file"):
+                free = free_bytes(df)
+            else:
+                present.add(digest)
+        return Have(present=frozenset(present), free_disk_bytes=free, held={})
 
-    def commit(self, digest: str) -> None:
-        part = f"{self.parts}/{digest}.part"
-        found = self.script(_COMMIT, part, digest, self.blob(digest), doing="storing a file").strip()
-        if found:
-            raise HashMismatch(f"{self.name}: arrived as sha256 {found}, was sent as {digest}", hint="try again")
+    def ship(self, files: Mapping[str, Path], bases: Mapping[str, Path], have: Have, progress: Progress | None) -> Sent:
+        total = 0
+        for digest, path in files.items():
+            part, size = f"{self.folder}/{digest}.part", path.stat().st_size
+            try:
+                with path.open("rb") as source:
+                    self._transport.write(source, size, part, progress)
+            except (ConnectionLost, DeviceTimeout):
+                self.close()  # which removes its parts where it can; else the next session sweeps them
+                raise
+            except DeployError:
+                with suppress(DeployError):  # give the space back at once; the first error is the one to tell
+                    self.script('rm -f "$1"', part, doing="removing a file")
+                raise
+            found = self.script(_COMMIT, part, digest, self.blob(digest), doing="storing a file").strip()
+            if found:
+                raise HashMismatch(f"{self.name}: arrived as sha256 {found}, was sent as {digest}", hint="try again")
+            total += size
+        return Sent(bytes_on_wire=total, files_sent=len(files), delta_files=0, resumed_bytes=0)
 
-    def discard(self, digest: str) -> None:
-        self.script('rm -f "$1"', f"{self.parts}/{digest}.part", doing="removing a file")
+    def room_hint(self) -> str:
+        return self._transport.room_hint()
 
     def blob(self, digest: str) -> str:
         return f"{self.root}/blobs/sha256/{digest}"
@@ -147,7 +168,7 @@ class ShellSession:
 
     def send(self, path: Path, digest: str) -> str:
         digest = digest_hex(digest)
-        deliver(self._transport, self, path, digest)
+        deliver(self, {digest: path})
         return self.blob(digest)
 
     def install(self, files: Mapping[str, Path]) -> str:

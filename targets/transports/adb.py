@@ -218,11 +218,19 @@ class AdbStream(ProcessStream):
             if not self._transport.alive():
                 raise EOFError
 
+    def _writable(self, fd: int, timeout_s: float) -> bool:
+        if super()._writable(fd, min(SILENCE_S, timeout_s)):
+            return True
+        if not self._transport.alive():
+            raise EOFError
+        return timeout_s > SILENCE_S
+
     def feed(self, data: bytes) -> None:
         """Give the program its whole input, beside whatever it prints meanwhile."""
 
         def write() -> None:
             with suppress(OSError, ValueError):  # it does not read to the end, or was ended
+                os.set_blocking(self._stdin.fileno(), True)
                 self._stdin.write(data)
                 self._stdin.close()
 

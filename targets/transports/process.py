@@ -23,9 +23,18 @@ class ProcessStream(Stream):
         self._stdin, self._stdout, self._stderr = process.stdin, process.stdout, process.stderr
         self._listening = {self._stdout.fileno(), self._stderr.fileno()}
 
-    def send_line(self, line: bytes, deadline: float) -> None:
-        self._stdin.write(line + b"\n")
-        self._stdin.flush()
+    def _send(self, chunk: bytes, timeout_s: float) -> None:
+        fd, end, rest = self._stdin.fileno(), time.monotonic() + timeout_s, memoryview(chunk)
+        os.set_blocking(fd, False)
+        while rest:
+            try:
+                rest = rest[os.write(fd, rest) :]
+            except BlockingIOError:
+                if not self._writable(fd, end - time.monotonic()):
+                    raise TimeoutError from None
+
+    def _writable(self, fd: int, timeout_s: float) -> bool:
+        return bool(select.select([], [fd], [], max(0.0, timeout_s))[1])
 
     def _receive(self, timeout_s: float) -> bytes:
         deadline = time.monotonic() + timeout_s

@@ -130,10 +130,10 @@ class _ChannelStream(Stream):
         super().__init__()
         self._channel = channel
 
-    def send_line(self, line: bytes, deadline: float) -> None:
-        self._channel.settimeout(max(0.1, deadline - time.monotonic()))
+    def _send(self, chunk: bytes, timeout_s: float) -> None:
+        self._channel.settimeout(timeout_s)
         try:
-            self._channel.sendall(line + b"\n")
+            self._channel.sendall(chunk)
         except TimeoutError:
             raise
         except OSError as fault:

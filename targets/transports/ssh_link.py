@@ -27,7 +27,11 @@ from targets.transports.gateways import Gateways
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 GLOBAL_KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
-KEEPALIVE_S = 5  # a probe this often makes a dead link show while a benchmark runs in silence
+KEEPALIVE_S = 5  # SSH's own, for a link through a jump host: this end's kernel sees only the first hop
+# A link that answers nothing for so long is given up: what was sent is kept there and gone on with, so that being wrong
+# about a roaming Wi-Fi client costs a retry, and being slow costs every other device its turn.
+SILENCE_S = 4.5
+PROBE_S = 1  # of the kernel, when nothing else is sent: the device's kernel answers, whatever its programs do
 
 
 class UnknownHostKey(SSHException):
@@ -226,11 +230,11 @@ def dial(host: str, port: int, timeout_s: float) -> socket.socket:
     paramiko waits for ever on a link that drops every packet (paramiko#2463); the kernel does not when told so.
     """
     sock = socket.create_connection((host, port), timeout=timeout_s)
-    # Twice the time a whole connect may take: a roaming Wi-Fi client comes back within that.
-    silence_ms = int(2000 * timeout_s)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, silence_ms)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * SILENCE_S))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_S)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 

@@ -282,7 +282,7 @@ def test_ctrl_c_during_a_benchmark_leaves_nothing_running(device: Device, tmp_pa
 
 
 @everywhere
-def test_ctrl_c_during_a_push_leaves_no_part_and_no_blob(device: Device, tmp_path: Path) -> None:
+def test_ctrl_c_during_a_push_leaves_no_blob_and_no_part_but_one_to_go_on_with(device: Device, tmp_path: Path) -> None:
     source = tmp_path / "blob"
     source.write_bytes(os.urandom(4_000_000))
 
@@ -292,7 +292,7 @@ def test_ctrl_c_during_a_push_leaves_no_part_and_no_blob(device: Device, tmp_pat
 
     with pytest.raises(KeyboardInterrupt):
         device.push(source, digest_of(source), progress)
-    wait_until(lambda: not leftovers(Path(device.spec.root)))
+    wait_until(lambda: not [part for part in leftovers(Path(device.spec.root)) if part.parent.name != "incoming"])
     assert list(blobs(device).iterdir()) == []
     wait_until(lambda: not processes_with(device.spec.root))
 
@@ -313,7 +313,7 @@ def test_what_a_killed_session_left_is_swept_by_the_next(make_spec: MakeSpec, tm
     first.close()
     with connect(spec, state=tmp_path):
         assert not stray.exists()
-    assert leftovers(root) == []
+    assert leftovers(root) == [root / "incoming" / stray.name], "kept for whoever sends that file again"
 
 
 def test_a_python_that_is_not_there_is_named(make_spec: MakeSpec, tmp_path: Path) -> None:
@@ -398,7 +398,7 @@ def test_a_disk_that_fills_up_on_the_way_is_reported_and_left_clean(
     source, ballast = tmp_path / "blob", small_disk / "ballast"
     source.write_bytes(os.urandom(2_500_000))
     with connect(make_spec(root=str(small_disk / "root")), state=tmp_path) as device:
-        with pytest.raises(DiskFull, match="no space left on the device"):
+        with pytest.raises(DiskFull, match=r"(?i)no space left on (the )?device"):
             device.push(source, digest_of(source), lambda *_: _fill(ballast))
         assert leftovers(small_disk) == [] and list(blobs(device).iterdir()) == []
         ballast.unlink()
@@ -406,11 +406,10 @@ def test_a_disk_that_fills_up_on_the_way_is_reported_and_left_clean(
 
 
 def _fill(path: Path) -> None:
-    with path.open("ab") as file:
+    with path.open("ab", buffering=0) as file:
         try:
             while True:
                 file.write(b"\0" * 4096)
-                file.flush()
         except OSError:
             os.ftruncate(file.fileno(), path.stat().st_size)
 

@@ -5,8 +5,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from old_runtimes import old_python
+from PIL import Image
 from projects import DEPLOY, Project, Ran, project
 
 from pipeline.measuring.log import kept
@@ -112,3 +116,34 @@ def test_without_root_a_governor_is_refused_by_name(folder: Project) -> None:
         pytest.skip("this machine has a governor, which a test is not to change")
     ran = deploy(folder, "measure", "onnx-float32", *QUICK, "--governor", "performance")
     assert ran.status == 3 and "has no governor to set" in ran.err
+
+
+def test_the_whole_pipeline_is_timed_on_the_device_with_and_without_pillow(tmp_path: Path) -> None:
+    """The old environment has numpy and a runtime, as boards do, and no Pillow."""
+    steps: list[Any] = [{"center_crop": 12}, {"resize": 8}, {"scale": "1/255"}, {"layout": "nchw"}]
+    data = {"calibrate": "calibrate", "test": "test", "preprocess": steps}
+    made = project(tmp_path, data=data, targets={"local": {}, "old": {"python": old_python("onnxruntime")}})
+    random = np.random.default_rng(0)
+    for part in ("calibrate", "test"):
+        (tmp_path / part).mkdir()
+        for number in range(3):
+            Image.fromarray(random.integers(0, 256, (15, 17, 3), np.uint8)).save(tmp_path / part / f"{number}.png")
+    made.write()
+    ran = deploy(
+        made, "measure", "onnx-int8", "--block", "0.02 s", "--max-time", "1 s", "--pause", "0", "--pipeline", "--json"
+    )
+    here, there = (found["pipeline"] for found in json.loads(ran.out))
+    for found in (here, there):
+        assert found["whole"]["input_steps"] == pytest.approx(0, abs=0.01)
+        assert found["alike"] == "the device prepares the sample as the host does"
+        names = [part["name"] for part in found["whole"]["parts"]]
+        assert names == ["decode", "center_crop", "resize", "scale", "layout", "model input", "inference", "outputs"]
+    assert all(part["us"] > 0 for part in here["whole"]["parts"])
+    untimed = {part["name"] for part in there["whole"]["parts"] if isinstance(part["us"], dict)}
+    assert untimed == {"decode", "resize"}
+    assert "Pillow is not on the device" in there["whole"]["parts"][0]["us"]["reason"]
+
+
+def test_an_answer_like_the_hosts_has_no_first_differing_layer(folder: Project) -> None:
+    ran = deploy(folder, "measure", "onnx-int8", "--where-different")
+    assert ran.status == 0 and "the answer is the host's" in ran.out

@@ -24,6 +24,7 @@ from .wire import Json, Link, Refused
 
 STDERR_TAIL_BYTES = 4000
 FIELDS = ("format", "threads", "warm_max_s", "warm_min_samples", "warm_max_samples")
+PURPOSES = ("profile", "pipeline", "distances")  # of a run that is no benchmark
 
 
 class Benchmark:
@@ -36,7 +37,8 @@ class Benchmark:
     def bench(self, request: Json) -> Json:
         job = {key: request[key] for key in FIELDS}
         job.update({key: request[key] for key in ("pause_s", "cpus") if request.get(key)})
-        for role in ("blob", "inputs", "expected"):
+        more = ("raw", "given") if request.get("pipeline") else ()
+        for role in ("blob", "inputs", "expected", *more):
             path = self.blobs.blob(request[role])
             if not path.is_file():
                 raise Refused("agent", "the %s %s is not on the device; push it first" % (role, request[role]))
@@ -49,8 +51,9 @@ class Benchmark:
         with (self.blobs.root / "bench.lock").open("w", encoding="utf-8") as lock:
             waited_s = self.take_turn(lock.fileno(), deadline)
             restore(self.blobs.root)
-            if request.get("profile"):
-                return self.run_child({**job, "profile": True}, deadline, Watch())
+            purpose = {key: request[key] for key in PURPOSES if request.get(key)}
+            if purpose:
+                return self.run_child({**job, **purpose}, deadline, Watch())
             with governed(self.blobs.root, request.get("governor", "")):
                 seen = conditions("before")
                 watch = Watch()

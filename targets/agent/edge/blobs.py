@@ -1,7 +1,8 @@
 """The files on the device, each under its own digest.
 
 ROOT/blobs/sha256/<digest>   files, complete and hashed, never changed
-ROOT/parts/<session>/        files on their way in; locked by the session's agent, swept when that agent is gone
+ROOT/parts/<session>/        files on their way in, and the names of those it asked for; locked by the session's agent,
+                             swept when that agent is gone
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import shutil
 import time
 from pathlib import Path
 
-from .files import flush, sha256_of
 from .wire import Json, Refused
 
 
@@ -38,7 +38,27 @@ class Blobs:
 
     def close(self) -> None:
         if self.lock_fd >= 0:
-            shutil.rmtree(self.parts, ignore_errors=True)
+            self.leave(self.parts)
+
+    def leave(self, session: Path) -> None:
+        """Remove a session's folder, but keep what it has received of unfinished files, for another to go on."""
+        kept = self.root / "incoming"
+        with contextlib.suppress(OSError):
+            for part in session.glob("*.part"):
+                kept.mkdir(mode=0o700, exist_ok=True)
+                there = kept / part.name
+                if not there.exists() or there.stat().st_size < part.stat().st_size:
+                    part.replace(there)
+        shutil.rmtree(session, ignore_errors=True)
+
+    def others(self, name: str) -> list[Path]:
+        """The files of this name in the folders of other sessions that live."""
+        found = [path for path in self.parts.parent.glob("*/" + name) if path.parent != self.parts]
+        return [path for path in found if locked(path.parent / "lock")]
+
+    def in_use(self) -> set[str]:
+        """The files that open sessions have asked for."""
+        return {path.name for path in self.parts.parent.glob("*/*") if re.fullmatch("[0-9a-f]{64}", path.name)}
 
     def sweep(self) -> None:
         """Remove what sessions left whose agents were killed; a living agent holds its lock."""
@@ -54,7 +74,7 @@ class Blobs:
                 continue
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
+                self.leave(folder)
             except BlockingIOError:
                 pass
             finally:
@@ -72,23 +92,23 @@ class Blobs:
         present = []
         for digest, size in request["blobs"].items():
             path = self.blob(digest)
+            (self.parts / digest).touch()
             if path.is_file() and path.stat().st_size == size:
+                os.utime(path)  # wanted today: see `Releases.prune`
                 present.append(digest)
         return {"present": present, "free_disk_bytes": shutil.disk_usage(self.root).free}
 
-    def commit(self, request: Json) -> Json:
-        digest = request["sha256"]
-        path = self.part(digest)
-        found = sha256_of(path)
-        if found != digest:
-            path.unlink()
-            raise Refused("hash-mismatch", "arrived as sha256 %s, was sent as %s" % (found, digest))
-        flush(path)  # the bytes first, then the name: both must outlive a power cut
-        path.replace(self.blob(digest))
-        flush(self.blobs)
-        return {}
 
-    def discard(self, request: Json) -> Json:
-        with contextlib.suppress(FileNotFoundError):
-            self.part(request["sha256"]).unlink()
-        return {"free_disk_bytes": shutil.disk_usage(self.root).free}
+def locked(path: Path) -> bool:
+    """Whether somebody holds the lock."""
+    try:
+        fd = os.open(str(path), os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False

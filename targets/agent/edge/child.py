@@ -28,8 +28,6 @@ def peak_rss_bytes() -> int | None:
 
 
 def run_benchmark(job: Json, stage: Callable[[str], None]) -> Json:
-    if job.get("cpus"):
-        pin(job["cpus"])  # before the import: a runtime's threads inherit it
     stage("importing the runtime")
     distribution, version, module = import_runtime(job["format"])
     sample = load_arrays(job["inputs"])
@@ -110,6 +108,14 @@ def work(job: Json) -> Callable[[Json, Callable[[str], None]], Json]:
         from .profiling import profile
 
         return profile
+    if job.get("pipeline"):
+        from .whole import pipeline
+
+        return pipeline
+    if job.get("distances"):
+        from .distances import distances
+
+        return distances
     return run_benchmark
 
 
@@ -123,6 +129,8 @@ def bench_child(replies: BinaryIO) -> None:
 
     job = json.loads(sys.stdin.buffer.read(MAX_REQUEST_BYTES))
     try:
+        if job.get("cpus"):
+            pin(job["cpus"])  # before the import of a runtime, whose threads inherit it
         emit({"result": work(job)(job, lambda text: emit({"stage": text}))})
     except Refused as refusal:
         emit({"error": refusal.error})

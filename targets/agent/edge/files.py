@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
+
+READABLE = 0o644  # for the service that uses the model, which may be another user's
+PRIVATE = 0o600
 
 
 def read_text(path: str) -> str:
@@ -32,3 +36,18 @@ def sha256_of(path: Path) -> str:
         for chunk in iter(lambda: file.read(1 << 20), b""):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def write_file(path: Path, content: bytes, mode: int) -> None:
+    """Give the path this content in one step, whatever was there: after a crash it is the old or the new."""
+    new = path.with_name(path.name + ".new")
+    with contextlib.suppress(FileNotFoundError):
+        new.unlink()
+    fd = os.open(str(new), os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(fd, "wb") as file:
+        os.fchmod(fd, mode)  # whatever the umask is
+        file.write(content)
+        file.flush()
+        os.fsync(fd)
+    new.replace(path)
+    flush(path.parent)

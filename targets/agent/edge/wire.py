@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 from typing import Any, BinaryIO
 
 WIRE = (1, 0)  # major, minor; another major is refused in `hello`
 MAX_REQUEST_BYTES = 256 * 1024
 MAX_REPLY_BYTES = 8 * 1024 * 1024  # 200 000 samples of 20 digits are 4 MB
+RAW_BYTES = 1 << 20  # what one read may take: a pipe gives 64 KiB, a socket more
 
 Json = dict[str, Any]
 
@@ -51,6 +53,18 @@ class Link:
         if not chunk:
             raise HostGone
         self.held += chunk
+
+    def take(self, size: int, silence_s: float) -> bytes:
+        """Up to so many bytes that are no line; HostGone when nothing comes for so long."""
+        if self.held:
+            chunk, self.held = self.held[:size], self.held[size:]
+            return chunk
+        if not select.select([self.fd], [], [], silence_s)[0]:
+            raise HostGone
+        chunk = os.read(self.fd, min(size, RAW_BYTES))
+        if not chunk:
+            raise HostGone
+        return chunk
 
     def reply(self, number: Any, answer: Json) -> None:
         text = json.dumps({"id": number, **answer}, separators=(",", ":")).encode() + b"\n"

@@ -1,0 +1,156 @@
+"""What is to be done. Pure: (facts, what is installed, release, policy) → steps, bytes and time, device by device."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+
+from pipeline.quantities import size
+from pipeline.rollout.records import FIT, DevicePlan, Member, Policy, RolloutPlan, Seen, StepName
+from pipeline.rollout.release import Model, Release
+from pipeline.rollout.waves import foreseen
+from targets.delivery import RESERVE_BYTES
+from targets.records import Absent, Facts
+from targets.releases import Installed
+
+# Why a model cannot run on such a device; empty when it can.
+Fits = Callable[[Model, Facts], str]
+
+# Before anything was sent to a device: what a Raspberry Pi on a home's Wi-Fi takes.
+USUAL_BYTES_PER_S = 2e6
+# Starting Python and a runtime on a small board; a benchmark adds the time that is given to samples.
+BENCH_S = 2.0
+STEP_S = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What is wanted of all devices, and what is known of them beforehand."""
+
+    release: Release
+    policy: Policy
+    allow_downgrade: bool = False
+    owner: str = ""  # whose leases are ours
+    pinned: Mapping[str, str] = field(default_factory=dict)  # device → the release it is to keep
+    bytes_per_s: Mapping[str, float] = field(default_factory=dict)  # device → as seen before
+
+
+def anything_fits(model: Model, facts: Facts) -> str:
+    """The check where there is none: the model's own answers on the device decide."""
+    return ""
+
+
+def plan_device(seen: Seen, wish: Wish, *, fits: Fits = anything_fits, compare: bool = False) -> DevicePlan:
+    """The steps that bring one device to the release from where it is now."""
+    spec, release = seen.spec, wish.release
+    where = seen.installed.current if seen.installed else ""
+    model = release.classes.get(spec.device_class)
+
+    def found(state: str, reason: str = "", *, code: str = "", hint: str = "") -> DevicePlan:
+        return DevicePlan(
+            device=spec.name,
+            device_class=spec.device_class,
+            group=f"{spec.device_class} on {seen.facts.arch}" if seen.facts else spec.device_class,
+            installed=where,
+            state=state,  # type: ignore[arg-type]
+            code=code,
+            reason=reason,
+            hint=hint,
+        )
+
+    pinned = wish.pinned.get(spec.name, "")
+    if pinned and pinned != release.id:
+        return found("pinned", f"pinned to {pinned[:12]}", hint=f"deploy pin {spec.name} --remove")
+    if seen.fault:
+        state = "pending" if seen.transient else "failed"
+        return found(state, seen.fault.message, code=seen.fault.code, hint=seen.fault.hint)
+    assert seen.installed and seen.facts
+    if model is None:
+        known = ", ".join(sorted(release.classes))
+        hint = f"set `class:` of target {spec.name}, or make the release for it; it has: {known}"
+        return found("failed", f"the release has no model for class {spec.device_class!r}", code="class", hint=hint)
+    if unfit := fits(model, seen.facts):
+        return found("failed", unfit, code=FIT, hint="deploy fit says more")
+    holder = seen.installed.lease_owner
+    if holder and holder != wish.owner and seen.installed.lease_left_s > 0:
+        told = f"another controller has it: {holder}, for {seen.installed.lease_left_s:.0f} s more"
+        return found("pending", told, code="leased", hint="deploy reconcile, later")
+    proved = seen.installed.floor.get(release.name, 0)
+    if release.sequence < proved and not wish.allow_downgrade and seen.installed.current != release.id:
+        told = f"{release.name} {proved} has proved itself there, this is {release.sequence}"
+        return found("failed", told, code="downgrade", hint="--allow-downgrade if you mean it, or deploy rollback")
+    steps = steps_for(seen.installed, release.id, hook=bool(spec.activate_hook), health=bool(spec.health))
+    if not steps:
+        return found("unchanged", "has the release")
+    compare = compare and "activate" in steps and not seen.facts.emulated and bool(wish.policy.compare_blocks)
+    if not compare or not seen.installed.current:
+        steps = tuple(step for step in steps if step != "compare")
+    needed = 0 if release.id in seen.installed.releases or "transfer" not in steps else model.transfer_bytes
+    if needed and needed + RESERVE_BYTES > seen.installed.free_disk_bytes:
+        free = size(seen.installed.free_disk_bytes)
+        hint = f"free space on {spec.name}, or set `root:` to a larger disk"
+        return found("failed", f"needs {size(needed)}, {free} are free on it", code="disk-full", hint=hint)
+    rate = wish.bytes_per_s.get(spec.name, USUAL_BYTES_PER_S)
+    plan = found("waiting")
+    return DevicePlan(
+        device=plan.device,
+        device_class=plan.device_class,
+        group=plan.group,
+        installed=where,
+        state="waiting",
+        steps=steps,
+        bytes_to_send=needed,
+        duration_s=_duration_s(steps, needed / rate, len(model.golden), wish.policy),
+    )
+
+
+def steps_for(installed: Installed, release: str, *, hook: bool = False, health: bool = False) -> tuple[StepName, ...]:
+    """The steps from what the device's disk says; none when the release is there, proved."""
+    live: tuple[StepName, ...] = (*(("hook",) if hook else ()), *(("health",) if health else ()), "check")
+    if installed.current == release:
+        return (*live, "confirm", "prune") if installed.pending else ()
+    return ("transfer", "stage", "verify", "compare", "activate", *live, "confirm", "prune")
+
+
+def plan_rollout(devices: Sequence[DevicePlan], release: Release, policy: Policy) -> RolloutPlan:
+    """All devices' plans together: the waves, and how long they take one after the other."""
+    waves = foreseen([member_of(plan) for plan in devices], policy.waves)
+    by_name = {plan.device: plan for plan in devices}
+    duration_s = 0.0
+    for number, wave in enumerate(waves):
+        each = [by_name[name].duration_s for name in wave]
+        longest = max((value for value in each if not isinstance(value, Absent)), default=0.0)
+        duration_s += longest * ceil(len(wave) / policy.parallel) + policy.soak_s * (number < len(waves) - 1)
+    return RolloutPlan(
+        release=release.id,
+        name=release.name,
+        sequence=release.sequence,
+        devices=tuple(devices),
+        waves=waves,
+        bytes_to_send=sum(plan.bytes_to_send for plan in devices),
+        duration_s=duration_s,
+    )
+
+
+def member_of(plan: DevicePlan) -> Member:
+    """A device's part in the rollout that begins with this plan."""
+    return Member(
+        device=plan.device,
+        device_class=plan.device_class,
+        group=plan.group,
+        state=plan.state,
+        installed=plan.installed,
+        code=plan.code,
+        reason=plan.reason,
+        hint=plan.hint,
+    )
+
+
+def _duration_s(steps: Sequence[StepName], sending_s: float, golden: int, policy: Policy) -> float:
+    bench_s = BENCH_S + policy.warm_s
+    costs = {
+        "transfer": sending_s,
+        "verify": bench_s + BENCH_S * (golden - 1),
+        "compare": 2 * policy.compare_blocks * bench_s,
+        "check": BENCH_S,
+    }
+    return sum(STEP_S + costs.get(step, 0.0) for step in steps)

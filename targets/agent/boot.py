@@ -2,11 +2,12 @@
 
 Run as `python3 -I -c THIS ROOT AGENT_SHA256 TOKEN [PREFER_OWN]`. It must run on any Python 3, since it is what finds
 out which one is there. An agent that arrived as `<sha256>.<TOKEN>.part` is hashed and renamed. When the agent is there,
-this process becomes it, so that connecting costs one command, one round trip and one start of Python; with PREFER_OWN in
-the interpreter of ROOT/env, the environment that `deploy targets provision` made, if there is one.
+this process becomes it, so that connecting costs one command, one round trip and one start of Python; with PREFER_OWN
+in the interpreter of ROOT/env, the environment that `deploy targets provision` made, if there is one.
 """
 
 import hashlib
+import importlib
 import json
 import os
 import sys
@@ -68,6 +69,4 @@ if __name__ == "__main__":
             os.execv(own, [own, "-I", program, root])
         sys.argv = [program, root]
         sys.path.insert(0, program)
-        from edge.main import main
-
-        main(sys.argv)
+        importlib.import_module("edge.main").main(sys.argv)

@@ -6,7 +6,10 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import BinaryIO
+
+TYPE_CHECKING = False  # see `wire`
+if TYPE_CHECKING:
+    from typing import BinaryIO
 
 
 def take_stdout() -> BinaryIO:

@@ -57,7 +57,7 @@ def test_the_second_start_runs_bytecode_in_the_process_that_booted(root: Path) -
     (hello, facts), told = start(root, {"id": 2, "op": "facts"})
     assert hello["ok"]["wire"] == list(WIRE)
     assert facts["ok"]["executable"] == sys.executable
-    assert f"import 'edge.agent' # <zipimporter object \"{kept(root)}/\">" in told
+    assert f"import 'edge.agent' # <zipimporter object \"{kept(root)}/edge/\">" in told
 
 
 def test_it_is_the_bytecode_that_runs(root: Path) -> None:

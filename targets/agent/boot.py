@@ -2,11 +2,12 @@
 
 Run as `python3 -I -c THIS ROOT AGENT_SHA256 TOKEN [PREFER_OWN]`. It must run on any Python 3, since it is what finds
 out which one is there. An agent that arrived as `<sha256>.<TOKEN>.part` is hashed and renamed. When the agent is there,
-this process becomes it, so that connecting costs one command and one round trip; with PREFER_OWN in the interpreter of
-ROOT/env, the environment that `deploy targets provision` made, if there is one.
+this process becomes it, so that connecting costs one command, one round trip and one start of Python; with PREFER_OWN
+in the interpreter of ROOT/env, the environment that `deploy targets provision` made, if there is one.
 """
 
 import hashlib
+import importlib
 import json
 import os
 import sys
@@ -18,6 +19,19 @@ STALE_PART_S = 3600  # an agent of some 50 kB that is still on its way after an 
 def sha256_of(path: str) -> str:
     with open(path, "rb") as file:  # noqa: PTH123
         return hashlib.sha256(file.read()).hexdigest()
+
+
+def compiled(live: str) -> str:
+    """The agent with this Python's bytecode in it, if it is there and whole (see `edge.compiled`), else the agent."""
+    path = live[: -len("pyz")] + str(sys.implementation.cache_tag) + ".pyz"
+    if not os.path.exists(path):  # noqa: PTH110
+        return live
+    with open(path, "rb") as file:  # noqa: PTH123
+        content = file.read()
+    if hashlib.sha256(content[:-64]).hexdigest().encode() == content[-64:]:
+        return path
+    os.unlink(path)  # noqa: PTH108
+    return live
 
 
 def prepare(root: str, digest: str, token: str) -> "dict[str, object]":
@@ -49,8 +63,10 @@ if __name__ == "__main__":
     print(json.dumps(answer))
     sys.stdout.flush()
     if answer.get("ready") and sys.version_info >= (3, 9):
-        rest = ["-I", str(answer["agent"]), str(answer["root"])]
-        own = os.path.join(str(answer["root"]), "env", "bin", "python3")  # noqa: PTH118
+        program, root = compiled(str(answer["agent"])), str(answer["root"])
+        own = os.path.join(root, "env", "bin", "python3")  # noqa: PTH118
         if sys.argv[4:] and os.access(own, os.X_OK):
-            os.execv(own, [own] + rest)  # noqa: RUF005 (Python 3.4 may read this)
-        os.execv(sys.executable, [sys.executable] + rest)  # noqa: RUF005
+            os.execv(own, [own, "-I", program, root])
+        sys.argv = [program, root]
+        sys.path.insert(0, program)
+        importlib.import_module("edge.main").main(sys.argv)

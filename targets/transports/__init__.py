@@ -17,8 +17,10 @@ ENTRY_POINT_GROUP = "edge_deploy.transports"
 
 def load_transport(name: str) -> type[Transport]:
     """The transport class of that name; raises UsageError when there is none, MissingExtra when it cannot import."""
-    others = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
-    place = TRANSPORTS.get(name) or others.get(name)
+    place = TRANSPORTS.get(name)
+    if place is None:  # asking for entry points reads a file of every installed package: for each of a fleet's devices
+        others = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
+        place = others.get(name)
     if place is None:
         known = ", ".join(sorted({*TRANSPORTS, *others}))
         raise UsageError(f"no transport is called {name!r}", hint=f"use one of: {known}")

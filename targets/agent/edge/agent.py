@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable
 
 from .blobs import Blobs
 from .incoming import Incoming
 from .wire import WIRE, HostGone, Json, Link, Refused, os_refusal
 
+TYPE_CHECKING = False  # see `wire`
 if TYPE_CHECKING:
+    from typing import Any, Callable
+
     from .benchmark import Benchmark
     from .releases import Releases
 

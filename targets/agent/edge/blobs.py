@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import os
 import re
-import shutil
 import time
 from pathlib import Path
 
@@ -49,7 +48,7 @@ class Blobs:
                 there = kept / part.name
                 if not there.exists() or there.stat().st_size < part.stat().st_size:
                     part.replace(there)
-        shutil.rmtree(session, ignore_errors=True)
+        remove(session)
 
     def others(self, name: str) -> list[Path]:
         """The files of this name in the folders of other sessions that live."""
@@ -70,7 +69,7 @@ class Blobs:
             except FileNotFoundError:
                 # No lock yet: a session that is just being born, unless it has been so for a minute.
                 if time.time() - folder.stat().st_mtime > 60:
-                    shutil.rmtree(folder, ignore_errors=True)
+                    remove(folder)
                 continue
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -96,7 +95,21 @@ class Blobs:
             if path.is_file() and path.stat().st_size == size:
                 os.utime(path)  # wanted today: see `Releases.prune`
                 present.append(digest)
-        return {"present": present, "free_disk_bytes": shutil.disk_usage(self.root).free}
+        return {"present": present, "free_disk_bytes": free_bytes(self.root)}
+
+
+def free_bytes(path: Path) -> int:
+    """What a user may still write."""
+    found = os.statvfs(str(path))
+    return found.f_bavail * found.f_frsize
+
+
+def remove(session: Path) -> None:
+    """A session's folder, which holds files alone."""
+    with contextlib.suppress(OSError):
+        for path in session.iterdir():
+            path.unlink()
+        session.rmdir()
 
 
 def locked(path: Path) -> bool:

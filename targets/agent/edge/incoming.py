@@ -11,20 +11,23 @@ import hashlib
 import os
 import time
 from pathlib import Path
-from typing import Any, BinaryIO, Callable
 
 from .blobs import Blobs
 from .delta import DEFLATED, HEADER, MAX_FRAME_BYTES, PATCH, PLAIN, inflate, kinds, patched
 from .files import READABLE, flush, sha256_of
 from .wire import HostGone, Json, Link, Refused
 
+TYPE_CHECKING = False  # see `wire`
+if TYPE_CHECKING:
+    from typing import Any, BinaryIO, Callable
+
+    Write = Callable[[bytes], None]
+
 # A host that is there sends without pause. One that is not looks the same as a slow one, but its own system gives a
 # dead link up after 4.5 s (targets.transports.ssh_link): after twice that and some, nothing will come any more.
 SILENCE_S = 12.0
 KEPT = 4  # interrupted files; more are those of models that nobody sends any more
 KEPT_S = 24 * 3600
-
-Write = Callable[[bytes], None]
 
 
 def into(file: BinaryIO, hashed: Any) -> Write:

@@ -6,7 +6,10 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import BinaryIO
+
+TYPE_CHECKING = False  # see `wire`
+if TYPE_CHECKING:
+    from typing import BinaryIO
 
 
 def take_stdout() -> BinaryIO:
@@ -18,7 +21,7 @@ def take_stdout() -> BinaryIO:
 
 def main(argv: list[str]) -> None:
     replies = take_stdout()
-    # Each process imports its own half only: the device compiles what it imports, every time.
+    # Each process imports its own half only: on a small board each module costs.
     if argv[1:] == ["--bench"]:
         from .child import bench_child
 
@@ -29,4 +32,9 @@ def main(argv: list[str]) -> None:
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that `serve` still cleans up
     signal.signal(signal.SIGHUP, lambda *_: sys.exit(1))
-    Agent(Path(argv[1]), Link(0, replies), Path(argv[0]).resolve()).serve()
+    program = Path(argv[0]).resolve()
+    if program.parent == Path(argv[1]).resolve() / "agent" and not program.stem.partition(".")[2]:
+        from .compiled import write_compiled
+
+        write_compiled(program)
+    Agent(Path(argv[1]), Link(0, replies), program).serve()

@@ -6,14 +6,17 @@ import errno
 import json
 import os
 import select
-from typing import Any, BinaryIO
+
+TYPE_CHECKING = False  # as typing has it, without its import, which costs a start more than our own modules do
+if TYPE_CHECKING:
+    from typing import Any, BinaryIO
 
 WIRE = (1, 0)  # major, minor; another major is refused in `hello`
 MAX_REQUEST_BYTES = 256 * 1024
 MAX_REPLY_BYTES = 8 * 1024 * 1024  # 200 000 samples of 20 digits are 4 MB
 RAW_BYTES = 1 << 20  # what one read may take: a pipe gives 64 KiB, a socket more
 
-Json = dict[str, Any]
+Json = dict[str, "Any"]
 
 
 class Refused(Exception):

@@ -84,7 +84,6 @@ def _work(
     from pipeline.rollout.fitting import ReleaseFit
     from pipeline.rollout.fleet import Fleet
     from pipeline.rollout.journal import open_journal
-    from pipeline.worker import Worker
     from targets.device import connect
 
     loaded, folder = load_config(config), state_folder(config, state)
@@ -107,7 +106,7 @@ def _work(
             retry_s=settings.retry,
         )
         sheets = kept_records(folder)
-        with watching() as shown, Worker() as worker:
+        with watching() as shown:
             yield _Work(
                 select(every, targets, kept_facts(folder)),
                 every,
@@ -119,7 +118,7 @@ def _work(
                     fleet=fleet,
                     blobs=bundles.blob,
                     watching=shown,
-                    fits=ReleaseFit(worker, bundles.blob, sheets),
+                    fits=ReleaseFit(bundles.blob, sheets),
                     sheets=sheets,
                     signed_by=bundles.signed_by,
                 ),

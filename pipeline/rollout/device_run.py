@@ -81,6 +81,8 @@ class DeviceRun:
             except DeployError as fault:
                 if fault.transient or device.over:
                     raise
+                if installed.current == self.release.id and not installed.pending:  # it was proved before this rollout
+                    return self._put("failed", code=fault.code, reason=_told(fault, device), hint=hint_for(fault))
                 return self._refused(device, fault)
             found = self._put("confirmed", boot_id=installed.boot_id, desired=self.release.id)
             with suppress(DeployError):  # its step says why; the release is in use, and room is made next time

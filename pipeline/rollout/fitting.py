@@ -24,8 +24,8 @@ class ReleaseFit:
         sheets: facts of earlier probes, by device: which runtimes were tried there, and what came of it.
     """
 
-    def __init__(self, worker: Worker, blobs: Blobs, sheets: Mapping[str, Facts]) -> None:
-        self._worker, self._blobs, self._sheets = worker, blobs, sheets
+    def __init__(self, blobs: Blobs, sheets: Mapping[str, Facts]) -> None:
+        self._blobs, self._sheets = blobs, sheets
         self._lock = threading.Lock()
         self._described: dict[str, Described | None] = {}
 
@@ -53,7 +53,9 @@ class ReleaseFit:
         except KeyError:
             return None
         try:
-            found: Described = self._worker.call("pipeline.fit.describe:describe", model=path, format=model.format)
+            # A child of its own: one that is kept would end with the thread that has started it.
+            with Worker() as worker:
+                found: Described = worker.call("pipeline.fit.describe:describe", model=path, format=model.format)
         except DeployError:
             return None
         return found

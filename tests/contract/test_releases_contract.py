@@ -487,7 +487,7 @@ def test_a_phone_whose_tools_are_few(
     assert (found.current, found.previous, found.confirmed) == (made[2].id, made[1].id, made[2].id)
     assert "checked by the host only" in found.note
     assert (root(device) / "current").is_symlink() == (mv == "with -T")
-    assert not [path for path in root(device).rglob("*.new")]
+    assert not list(root(device).rglob("*.new"))
     past = time.time() - 100_000
     for path in (root(device) / "blobs" / "sha256").iterdir():
         os.utime(path, (past, past))

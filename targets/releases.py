@@ -37,6 +37,7 @@ class Installed:
     boot_id: str  # another one: the device has restarted; "" where it cannot be told
     lease_owner: str
     lease_left_s: float
+    note: str = ""  # what such a device cannot do itself
 
     @property
     def pending(self) -> str:

@@ -78,9 +78,10 @@ def _work(
     from pipeline.cli.rollout_progress import watching
     from pipeline.config_file import load_config
     from pipeline.inventory.selector import select
-    from pipeline.inventory.sheets import kept_facts
+    from pipeline.inventory.sheets import kept_facts, kept_records
     from pipeline.rollout.bundles import Bundles
     from pipeline.rollout.engine import Engine
+    from pipeline.rollout.fitting import ReleaseFit
     from pipeline.rollout.fleet import Fleet
     from pipeline.rollout.journal import open_journal
     from targets.device import connect
@@ -104,6 +105,7 @@ def _work(
             parallel=settings.parallel,
             retry_s=settings.retry,
         )
+        sheets = kept_records(folder)
         with watching() as shown:
             yield _Work(
                 select(every, targets, kept_facts(folder)),
@@ -111,7 +113,15 @@ def _work(
                 settings.policy(warm_s=loaded.config.measure.warm),
                 kept,
                 bundles,
-                Engine(journal=kept, fleet=fleet, blobs=bundles.blob, watching=shown),
+                Engine(
+                    journal=kept,
+                    fleet=fleet,
+                    blobs=bundles.blob,
+                    watching=shown,
+                    fits=ReleaseFit(bundles.blob, sheets),
+                    sheets=sheets,
+                    signed_by=bundles.signed_by,
+                ),
             )
     finally:
         kept.close()

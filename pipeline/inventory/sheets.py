@@ -3,12 +3,14 @@
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from pipeline import codec
 from targets.records import Facts
 
 FOLDER = "facts"
@@ -35,6 +37,15 @@ def kept_sheets(state: Path) -> dict[str, Mapping[str, Any]]:
             found[str(sheet["target"])] = sheet
         except (OSError, ValueError, KeyError, TypeError):
             continue
+    return found
+
+
+def kept_records(state: Path) -> dict[str, Facts]:
+    """The stored sheets as what a probe gives; one of another version counts as never made."""
+    found = {}
+    for name, sheet in kept_sheets(state).items():
+        with suppress(codec.DamagedRecord, ValueError):
+            found[name] = codec.decode(Facts, codec.canonical(dict(sheet)))
     return found
 
 

@@ -64,6 +64,8 @@ class PlanView:
         for one in plan.devices[:MAX_ROWS]:
             wave = str(wave_of[one.device]) if one.device in wave_of else ""
             steps = Text(" → ".join(one.steps)) if one.steps else _told(one.state, one.reason, one.hint)
+            if one.note:
+                steps.append(f"\n{one.note}", style="dim")
             about = "" if isinstance(one.duration_s, Absent) else duration(one.duration_s)
             to_send = size(one.bytes_to_send) if one.bytes_to_send else ""
             table.add_row(one.device, one.device_class, short(one.installed, self._names), wave, steps, to_send, about)
@@ -117,6 +119,8 @@ class StatusView:
             why = _reason(row.reason, row.hint)
             if row.differs:
                 why.append(f"\nthe journal had {short(row.differs, self._names)}", style="yellow")
+            if row.note:
+                why.append(f"\n{row.note}", style="dim")
             since = "" if isinstance(row.since_s, Absent) else ago(time.time() - row.since_s)
             state = Text(row.state, style=_STYLES.get(row.state, ""))
             desired = short(row.desired, self._names)

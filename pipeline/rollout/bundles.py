@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.errors import InputError, UsageError
 from pipeline.release.bundle import Bundle, open_bundle
-from pipeline.release.keys import PublicKey
+from pipeline.release.keys import PublicKey, signer
 from pipeline.rollout.journal import Journal
 from pipeline.rollout.release import Release, read_release
 from targets.errors import DeployError
@@ -48,6 +48,11 @@ class Bundles:
                 return None
             self._add(path)
         return self._journal.release(digest)
+
+    def signed_by(self, release: Release) -> bytes:
+        """The public key of ours that has signed a release; b"" when signatures are not asked for."""
+        found = signer(release.manifest, release.signature, self._keys or ())
+        return found.raw if found else b""
 
     def blob(self, digest: str) -> Path:
         """The host's copy of a blob, from any open bundle. Raises KeyError."""

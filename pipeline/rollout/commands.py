@@ -121,7 +121,7 @@ def _going_back(seen: Seen, desired: str) -> Member:
 
 def _bring(engine: Engine, seen: Sequence[Seen], desired: str, policy: Policy, reopen: Reopen) -> Result:
     release = _release(reopen, desired)
-    wish = Wish(release=release, policy=policy, owner=f"journal {engine.journal.id}")
+    wish = Wish(release=release, policy=policy, owner=f"journal {engine.journal.id}", key=engine.signed_by(release))
     plans = [plan_device(one, wish, fits=engine.fits) for one in seen]
     plan = plan_rollout(plans, release, policy)
     engine.watching.planned(plan)

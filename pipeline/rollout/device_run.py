@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline.release.keys import PublicKey
 from pipeline.rollout.fleet import Interrupted, hint_for
 from pipeline.rollout.journal import Journal
 from pipeline.rollout.plan import Fits, Wish, anything_fits, plan_device, steps_for
@@ -23,7 +24,7 @@ from targets.releases import Installed
 # name and need not wait for it.
 LEASE_GRACE_S = 60.0
 HOOK_S = 60.0  # to restart a service, or to say that it is well
-_BEFORE: frozenset[StepName] = frozenset({"transfer", "stage", "verify", "compare", "activate"})
+_BEFORE: frozenset[StepName] = frozenset({"trust", "transfer", "stage", "verify", "compare", "activate"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,9 @@ class Tools:
     stopping: Callable[[], bool]  # begin nothing more before a switch
     guard: Callable[[str], None]  # called when a device's switch begins, which is not interrupted
     said: Callable[[Member, str], None]  # (member, step) for whoever watches
+    noted: Callable[[str], None]
     fits: Fits = anything_fits
+    key: bytes = b""  # the public key that has signed the release
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,7 +61,7 @@ class DeviceRun:
         installed = self._look(device)
         self.facts = self.facts or device.facts()
         policy, older = self.rollout.policy, self.rollout.allow_downgrade
-        wish = Wish(release=self.release, policy=policy, allow_downgrade=older, owner=self._owner)
+        wish = Wish(release=self.release, policy=policy, allow_downgrade=older, owner=self._owner, key=self.tools.key)
         seen = Seen(spec=device.spec, facts=self.facts, installed=installed)
         plan = plan_device(seen, wish, fits=self.tools.fits, compare=self.compare)
         if plan.state == "unchanged":  # an attempt before this one came to its end without hearing of it
@@ -78,6 +81,8 @@ class DeviceRun:
             except DeployError as fault:
                 if fault.transient or device.over:
                     raise
+                if installed.current == self.release.id and not installed.pending:  # it was proved before this rollout
+                    return self._put("failed", code=fault.code, reason=_told(fault, device), hint=hint_for(fault))
                 return self._refused(device, fault)
             found = self._put("confirmed", boot_id=installed.boot_id, desired=self.release.id)
             with suppress(DeployError):  # its step says why; the release is in use, and room is made next time
@@ -151,7 +156,11 @@ class DeviceRun:
         if step == "activate":
             self._switch()
         with self._step(step, self.release.id) as detail:
-            if step == "transfer":
+            if step == "trust":
+                releases.trust(self.tools.key)
+                detail |= {"key": self.tools.key.hex()}
+                self.tools.noted(f"{device.spec.name}: trusts {PublicKey(self.tools.key).fingerprint} from now on")
+            elif step == "transfer":
                 sent = releases.transfer(self._files(model), self._bases(installed, device))
                 detail |= {"bytes_on_wire": sent.bytes_on_wire, "files": sent.files_sent, "deltas": sent.delta_files}
                 self.member = replace(self.member, bytes_on_wire=self.member.bytes_on_wire + sent.bytes_on_wire)

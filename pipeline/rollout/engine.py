@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -28,6 +28,7 @@ from pipeline.rollout.release import Release
 from pipeline.rollout.verify import Blobs
 from pipeline.rollout.waves import next_wave
 from targets.errors import DeployError
+from targets.records import Facts
 
 
 class Watching(Protocol):
@@ -51,6 +52,8 @@ class Engine:
     blobs: Blobs
     watching: Watching
     fits: Fits = anything_fits
+    sheets: Mapping[str, Facts] = field(default_factory=dict)  # of earlier probes, by device
+    signed_by: Callable[[Release], bytes] = lambda release: b""  # the public key, where signatures are asked for
     differences: list[Difference] = field(default_factory=list)
     _seen: dict[str, Seen] = field(default_factory=dict)
     _beaten: float = 0.0
@@ -82,6 +85,8 @@ class Engine:
             owner=owner,
             pinned=pinned,
             bytes_per_s=speeds,
+            sheets=self.sheets,
+            key=self.signed_by(release),
         )
         seen = self.look(names)
         plans = [plan_device(seen[name], wish, fits=self.fits, compare=True) for name in names]
@@ -206,7 +211,9 @@ class Engine:
             stopping=stopping,
             guard=lambda name: self.fleet.guard(name, on=True),
             said=self.watching.changed,
+            noted=self.watching.noted,
             fits=self.fits,
+            key=self.signed_by(release) if release else b"",
         )
 
         def one(name: str) -> Member:

@@ -5,15 +5,16 @@ from dataclasses import dataclass, field
 from math import ceil
 
 from pipeline.quantities import size
+from pipeline.release.keys import PublicKey
 from pipeline.rollout.records import FIT, DevicePlan, Member, Policy, RolloutPlan, Seen, StepName
 from pipeline.rollout.release import Model, Release
 from pipeline.rollout.waves import foreseen
 from targets.delivery import RESERVE_BYTES
-from targets.records import Absent, Facts
+from targets.records import Absent, Facts, Failed
 from targets.releases import Installed
 
-# Why a model cannot run on such a device; empty when it can.
-Fits = Callable[[Model, Facts], str]
+# Why a model cannot run on such a device; None when it can, or nobody knows.
+Fits = Callable[[Model, Facts], Failed | None]
 
 # Before anything was sent to a device: what a Raspberry Pi on a home's Wi-Fi takes.
 USUAL_BYTES_PER_S = 2e6
@@ -32,11 +33,13 @@ class Wish:
     owner: str = ""  # whose leases are ours
     pinned: Mapping[str, str] = field(default_factory=dict)  # device → the release it is to keep
     bytes_per_s: Mapping[str, float] = field(default_factory=dict)  # device → as seen before
+    sheets: Mapping[str, Facts] = field(default_factory=dict)  # device → what an earlier probe found
+    key: bytes = b""  # the public key that has signed the release, for devices that trust none yet
 
 
-def anything_fits(model: Model, facts: Facts) -> str:
+def anything_fits(model: Model, facts: Facts) -> Failed | None:
     """The check where there is none: the model's own answers on the device decide."""
-    return ""
+    return None
 
 
 def plan_device(seen: Seen, wish: Wish, *, fits: Fits = anything_fits, compare: bool = False) -> DevicePlan:
@@ -55,12 +58,18 @@ def plan_device(seen: Seen, wish: Wish, *, fits: Fits = anything_fits, compare: 
             code=code,
             reason=reason,
             hint=hint,
+            note=_note(seen, wish),
         )
 
     pinned = wish.pinned.get(spec.name, "")
     if pinned and pinned != release.id:
         return found("pinned", f"pinned to {pinned[:12]}", hint=f"deploy pin {spec.name} --remove")
     if seen.fault:
+        sheet = wish.sheets.get(spec.name)
+        if seen.transient and model and sheet and (unfit := fits(model, sheet)):
+            told = f"by its fact sheet, {unfit.message}; it was not reached now"
+            hint = f"{unfit.hint}; then deploy targets probe {spec.name}, and push again"
+            return found("failed", told, code=FIT, hint=hint)
         state = "pending" if seen.transient else "failed"
         return found(state, seen.fault.message, code=seen.fault.code, hint=seen.fault.hint)
     assert seen.installed and seen.facts
@@ -69,7 +78,10 @@ def plan_device(seen: Seen, wish: Wish, *, fits: Fits = anything_fits, compare: 
         hint = f"set `class:` of target {spec.name}, or make the release for it; it has: {known}"
         return found("failed", f"the release has no model for class {spec.device_class!r}", code="class", hint=hint)
     if unfit := fits(model, seen.facts):
-        return found("failed", unfit, code=FIT, hint="deploy fit says more")
+        return found("failed", unfit.message, code=FIT, hint=unfit.hint)
+    if told := _mistrust(seen.installed, release):
+        hint = "push a release signed by a key it trusts; its owner revokes keys in the folder `trust` there"
+        return found("failed", told, code="signature", hint=hint)
     holder = seen.installed.lease_owner
     if holder and holder != wish.owner and seen.installed.lease_left_s > 0:
         told = f"another controller has it: {holder}, for {seen.installed.lease_left_s:.0f} s more"
@@ -79,6 +91,8 @@ def plan_device(seen: Seen, wish: Wish, *, fits: Fits = anything_fits, compare: 
         told = f"{release.name} {proved} has proved itself there, this is {release.sequence}"
         return found("failed", told, code="downgrade", hint="--allow-downgrade if you mean it, or deploy rollback")
     steps = steps_for(seen.installed, release.id, hook=bool(spec.activate_hook), health=bool(spec.health))
+    if wish.key and not seen.installed.keys:
+        steps = ("trust", *steps)
     if not steps:
         return found("unchanged", "has the release")
     compare = compare and "activate" in steps and not seen.facts.emulated and bool(wish.policy.compare_blocks)
@@ -100,7 +114,32 @@ def plan_device(seen: Seen, wish: Wish, *, fits: Fits = anything_fits, compare: 
         steps=steps,
         bytes_to_send=needed,
         duration_s=_duration_s(steps, needed / rate, len(model.golden), wish.policy),
+        note=plan.note,
     )
+
+
+def _mistrust(installed: Installed, release: Release) -> str:
+    """Why the device would refuse the signature; "" when it would not. It asks itself again, whatever is said here."""
+    if not installed.keys or any(
+        PublicKey(bytes.fromhex(key)).signed(release.manifest, release.signature) for key in installed.keys
+    ):
+        return ""
+    trusted = ", ".join(PublicKey(bytes.fromhex(key)).fingerprint for key in installed.keys)
+    return f"it trusts {trusted}, which has not signed this release" + ("" if release.signature else ": nobody has")
+
+
+def _note(seen: Seen, wish: Wish) -> str:
+    if seen.installed is None:
+        return ""
+    if wish.key and not seen.installed.keys:
+        return f"is to trust {PublicKey(wish.key).fingerprint}"
+    return security_note(seen.installed)
+
+
+def security_note(installed: Installed) -> str:
+    """What a device does not do that one might rely on."""
+    unsigned = "" if installed.keys else "trusts no key: takes unsigned releases"
+    return "; ".join(part for part in (unsigned, installed.note) if part)
 
 
 def steps_for(installed: Installed, release: str, *, hook: bool = False, health: bool = False) -> tuple[StepName, ...]:

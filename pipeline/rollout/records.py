@@ -7,6 +7,7 @@ from targets.records import Absent, Facts, Failed, TargetSpec
 from targets.releases import Installed
 
 StepName = Literal[
+    "trust",
     "transfer",
     "stage",
     "verify",
@@ -98,6 +99,7 @@ class DevicePlan:
     reason: str = ""
     hint: str = ""
     code: str = ""
+    note: str = ""  # of its keys: what it is to trust, or that it takes unsigned releases
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pipeline.rollout.plan import security_note
 from pipeline.rollout.records import Member, Rollout, Seen
 from targets.records import Absent
 
@@ -25,6 +26,7 @@ class Status:
     since_s: float | Absent  # Unix time
     rollout: str = ""  # the last one that had it
     differs: str = ""  # what the journal believed, when the device says otherwise
+    note: str = ""  # that it takes unsigned releases, say; "" also when it was not asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,7 @@ def status_of(
         since_s=since_s,
         rollout=part[0].id if part else "",
         differs=believed if has and believed is not None and believed != has.current else "",
+        note=security_note(has) if has else "",
     )
 
 

@@ -8,9 +8,10 @@ from targets.delivery import digest_hex
 from targets.device import Device
 from targets.devices.shell_facts import FACTS, QUIET_CONDITIONS, parse_conditions, parse_facts, sections
 from targets.devices.shell_power import sampled
+from targets.devices.shell_releases import ShellReleases
 from targets.devices.shell_session import ShellSession
 from targets.devices.turn import turn
-from targets.errors import AgentFailed, InputError, NoRuntime, NotSupported, UsageError
+from targets.errors import AgentFailed, InputError, NoRuntime, UsageError
 from targets.metering import metering
 from targets.records import Absent, BenchRequest, Facts, Measurement
 from targets.releases import Releases
@@ -31,8 +32,7 @@ class ShellDevice(Device):
 
     @property
     def releases(self) -> Releases:
-        hint = "releases need the agent, and the agent a Python: set `python:` of the target if the device has one"
-        raise NotSupported(f"{self.spec.name}: a device without Python keeps no releases", hint=hint)
+        return ShellReleases(self._session)
 
     def facts(self) -> Facts:
         name = self.spec.name

@@ -84,6 +84,7 @@ class ShellSession:
         self._transport = transport
         self._over = False
         self._numbers = 0
+        self.acting_for = ""  # the owner of the lease under which releases are changed
         self.session = f"{_this_host()}-{os.getpid()}-{secrets.token_hex(4)}"
         self.root = transport.root
         self.folder = f"{self.root}/sessions/{self.session}"

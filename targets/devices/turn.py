@@ -35,12 +35,12 @@ _LEAVE = 'read -r held until <"$1/owner"; [ "$held" != "$2" ] || rm -rf "$1"'
 
 
 @contextmanager
-def turn(session: ShellSession, deadline_s: float) -> Iterator[float]:
-    """Hold the device for a benchmark; gives how many seconds that took.
+def turn(session: ShellSession, deadline_s: float, name: str = "bench.turn") -> Iterator[float]:
+    """Hold the device for a benchmark, or for what else `name` stands for; gives how many seconds that took.
 
     Raises DeviceTimeout when another one held it all the time.
     """
-    lock = f"{session.root}/bench.turn"
+    lock = f"{session.root}/{name}"
     words = (lock, f"{session.root}/sessions", session.session, f"{deadline_s + _GRACE_S:.0f}")
     start = time.monotonic()
     while True:
@@ -48,8 +48,9 @@ def turn(session: ShellSession, deadline_s: float) -> Iterator[float]:
         if said == "taken":
             break
         if time.monotonic() - start > deadline_s:
-            hint = f"wait for {said.removeprefix('held ')}; if nobody measures there: adb shell rm -r {lock}"
-            raise DeviceTimeout(f"{session.name}: another benchmark held this device all the time", hint=hint)
+            what = "benchmark" if name == "bench.turn" else "change of its releases"
+            hint = f"wait for {said.removeprefix('held ')}; if nobody does: adb shell rm -r {lock}"
+            raise DeviceTimeout(f"{session.name}: another {what} held this device all the time", hint=hint)
         time.sleep(_LOOK_S if said != "again" else 0)
     try:
         yield time.monotonic() - start

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from phones import phone
 from releases import MadeRelease, make_release
 from sshd import Sshd
 
 from targets.device import Device, connect
+from targets.devices import shell_releases
 from targets.errors import (
     ConnectionLost,
     DeployError,
@@ -26,6 +28,7 @@ from targets.errors import (
     HookRefused,
     Leased,
     NotStaged,
+    NotSupported,
     ReleaseRefused,
     SignatureRefused,
 )
@@ -34,6 +37,16 @@ from targets.releases import TRUST_PREFIX
 
 # The agent decides the same whatever leads to it: over both is run what the link has a part in.
 everywhere = pytest.mark.parametrize("spec", ["local", "ssh"], indirect=True)
+# Without Python the host decides, so that all decisions are asked for again.
+phones_too = pytest.mark.parametrize("spec", ["local", "adb"], indirect=True)
+and_phones = pytest.mark.parametrize("spec", ["local", "ssh", "adb"], indirect=True)
+
+
+@pytest.fixture(scope="module")
+def shared_phone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with phone(tmp_path_factory.mktemp("phone")) as (adb, port), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANDROID_ADB_SERVER_PORT", adb.environment["ANDROID_ADB_SERVER_PORT"])
+        yield port
 
 
 @pytest.fixture
@@ -41,6 +54,9 @@ def spec(request: pytest.FixtureRequest, tmp_path: Path) -> TargetSpec:
     found = TargetSpec(name="dev", root=str(tmp_path / "device root"), python=sys.executable, step_timeout_s=30.0)
     if getattr(request, "param", "local") == "local":
         return found
+    if request.param == "adb":
+        port: int = request.getfixturevalue("shared_phone")
+        return replace(found, transport="adb", host="127.0.0.1", port=port, python="")
     server: Sshd = request.getfixturevalue("shared_sshd")
     login = {"identity_file": str(server.identity), "known_hosts": str(server.known_hosts)}
     return replace(found, transport="ssh", host="127.0.0.1", port=server.port, **login)
@@ -75,7 +91,7 @@ def proved(device: Device, release: MadeRelease, signature: bytes = b"") -> str:
     return release.id
 
 
-@everywhere
+@and_phones
 def test_a_release_becomes_current_and_the_one_before_it_previous(
     device: Device, another: Connect, tmp_path: Path
 ) -> None:
@@ -100,6 +116,7 @@ def test_a_release_becomes_current_and_the_one_before_it_previous(
     assert set(modes.values()) == {0o644} and len(modes) == 4
 
 
+@phones_too
 def test_going_back_needs_no_leave_of_the_floor(device: Device, tmp_path: Path) -> None:
     store, made = device.releases, [make_release(tmp_path, number) for number in (1, 2, 3)]
     proved(device, made[0])
@@ -118,6 +135,7 @@ def test_going_back_needs_no_leave_of_the_floor(device: Device, tmp_path: Path) 
     assert store.installed().current == made[1].id
 
 
+@phones_too
 def test_an_older_release_needs_leave(device: Device, tmp_path: Path) -> None:
     store, old, new = device.releases, make_release(tmp_path, 4), make_release(tmp_path, 7)
     proved(device, new)
@@ -131,6 +149,7 @@ def test_an_older_release_needs_leave(device: Device, tmp_path: Path) -> None:
     assert store.installed().floor == {"net": 7}, "the floor never goes down"
 
 
+@phones_too
 def test_what_was_not_staged_cannot_be_used(device: Device, tmp_path: Path) -> None:
     store, release = device.releases, make_release(tmp_path, 1)
     for step in (store.activate, store.revert, store.confirm):
@@ -144,6 +163,7 @@ def test_what_was_not_staged_cannot_be_used(device: Device, tmp_path: Path) -> N
             store.activate(name)
 
 
+@phones_too
 def test_the_device_itself_checks_who_signed(device: Device, tmp_path: Path) -> None:
     store, owner, stranger = device.releases, Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
     early, release = make_release(tmp_path, 1), make_release(tmp_path, 2)
@@ -166,6 +186,7 @@ def test_the_device_itself_checks_who_signed(device: Device, tmp_path: Path) -> 
     assert store.installed().current == early.id
 
 
+@phones_too
 def test_a_second_key_needs_the_word_of_the_first(device: Device) -> None:
     store, owner, next_one, stranger = device.releases, *(Ed25519PrivateKey.generate() for _ in range(3))
     store.trust(raw(owner))
@@ -179,6 +200,7 @@ def test_a_second_key_needs_the_word_of_the_first(device: Device) -> None:
         store.trust(bytes(32), owner.sign(TRUST_PREFIX + bytes(32)))
 
 
+@phones_too
 def test_a_file_that_is_missing_or_has_rotted_is_found_on_the_device(device: Device, tmp_path: Path) -> None:
     store, release = device.releases, make_release(tmp_path, 1)
     with pytest.raises(HashMismatch, match="is not on the device"):
@@ -338,7 +360,7 @@ def test_the_owners_hook_runs_and_only_the_owners(device: Device, tmp_path: Path
             store.hook(argv, 5)
 
 
-@everywhere
+@and_phones
 def test_only_what_is_missing_travels(device: Device, tmp_path: Path) -> None:
     model = os.urandom(200_000)
     first, second = make_release(tmp_path, 1, model), make_release(tmp_path, 2, model)
@@ -449,3 +471,52 @@ def test_another_session_that_changes_something_is_waited_for(device: Device, tm
         timer.join()
     assert time.monotonic() - start > 0.5
     assert device.releases.installed().current == release.id
+
+
+@pytest.mark.parametrize("spec", ["adb"], indirect=True)
+@pytest.mark.parametrize("mv", ["with -T", "without"])
+def test_a_phone_whose_tools_are_few(
+    device: Device, another: Connect, tmp_path: Path, mv: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if mv == "without":
+        monkeypatch.setattr(shell_releases, "_SWITCH", shell_releases._SWITCH.replace("mv -fT", "mv --no-such"))
+    store, made = device.releases, [make_release(tmp_path, number) for number in range(1, 6)]
+    for release in made[:3]:
+        proved(device, release)
+    found = store.installed()
+    assert (found.current, found.previous, found.confirmed) == (made[2].id, made[1].id, made[2].id)
+    assert "checked by the host only" in found.note
+    assert (root(device) / "current").is_symlink() == (mv == "with -T")
+    assert not list(root(device).rglob("*.new"))
+    past = time.time() - 100_000
+    for path in (root(device) / "blobs" / "sha256").iterdir():
+        os.utime(path, (past, past))
+    assert store.prune(2) > 30_000
+    assert store.installed().releases == tuple(sorted(made[number].id for number in (1, 2)))
+    kept = {path.name for path in (root(device) / "blobs" / "sha256").iterdir()}
+    assert kept.isdisjoint(made[0].files) and kept >= {digest for one in made[1:3] for digest in one.files}
+    store.lease("laptop", 60)
+    made[3].on(device)
+    with another() as intruder:
+        theirs = intruder.releases
+        theirs.transfer(made[4].files)
+        for step in (
+            lambda: theirs.lease("ci", 5),
+            lambda: theirs.stage(made[4].manifest, b"", "default"),
+            lambda: theirs.activate(made[3].id),
+            lambda: theirs.revert(""),
+            lambda: theirs.prune(0),
+        ):
+            with pytest.raises(Leased, match="laptop has it to itself, for"):
+                step()
+        store.lease("laptop", 0.2)
+        time.sleep(0.3)
+        theirs.lease("ci", 60)
+        with pytest.raises(Leased, match="ci has it"):
+            store.activate(made[3].id)
+        theirs.release_lease("ci")
+    store.activate(made[3].id)
+    store.revert("")
+    assert store.installed().current == ""
+    with pytest.raises(NotSupported):
+        store.hook(["/bin/true"], 5)

@@ -9,16 +9,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from labs import require_lab, running
 from projects import DEPLOY, Project, project
-from release_files import write_release
-from tiny_models import Bundle, onnx_bundle, tflite_bundle
+from release_files import write_release, wrong_ones
+from tiny_models import onnx_bundle, tflite_bundle
 
 from targets.lab.faults import inflict
 from targets.lab.lab import Wanted, command_inside
@@ -45,25 +43,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, (name, wrong) in enumerate(wrong_ones(folder, good).items(), 3):
         write_release(folder / f"{name}.release", {"default": wrong}, sequence=number)
     return folder
-
-
-def wrong_ones(folder: Path, good: Bundle) -> dict[str, Bundle]:
-    """Models that a host could have taken for right."""
-    found = {}
-    for name in ("labels", "preprocessing", "truncated", "runtime"):
-        made = tflite_bundle(folder / name)
-        if name == "labels":  # two outputs in each other's place
-            y = np.load(good.expected)["y"].copy()
-            y[0, [0, 7]] = y[0, [7, 0]]
-            np.savez(made.expected, y=y)
-        elif name == "preprocessing":  # the host divided by 255, the device does not
-            np.savez(made.inputs, x=np.load(good.inputs)["x"] * 255)
-        elif name == "truncated":
-            made.model.write_bytes(good.model.read_bytes()[:-200])
-        else:  # of a format that it is not
-            made = replace(onnx_bundle(folder / name), format="tflite")
-        found[name] = made
-    return found
 
 
 @pytest.fixture

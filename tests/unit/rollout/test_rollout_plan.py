@@ -4,14 +4,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fleet_in_memory import Board, Fuse, Link, release_of, spec_of
 
 from pipeline.reporting.rollout import ago, duration
 from pipeline.rollout.plan import Wish, member_of, plan_device, plan_rollout
 from pipeline.rollout.records import Member, Rollout, Seen
+from pipeline.rollout.release import Model
 from pipeline.rollout.settings import RolloutConfig
 from pipeline.rollout.status import Known, status_of
-from targets.records import Absent, Failed
+from targets.records import Absent, Facts, Failed
 
 OLD, NEW = release_of("net", 1), release_of("net", 2)
 POLICY = RolloutConfig().policy()
@@ -76,7 +78,37 @@ def test_who_is_left_out_and_why(found: Seen, state: str, code: str) -> None:
 def test_pinned_devices_and_unfit_ones() -> None:
     assert plan_device(seen(), replace(WISH, pinned={"d": OLD.id})).state == "pinned"
     assert plan_device(seen(), replace(WISH, pinned={"d": NEW.id})).state == "waiting"
-    assert plan_device(seen(), WISH, fits=lambda model, facts: "needs AVX").reason == "needs AVX"
+    assert plan_device(seen(), WISH, fits=needs_avx).reason == "needs AVX"
+
+
+def needs_avx(model: Model, facts: Facts) -> Failed:
+    return Failed(code="fit", message="needs AVX", hint="buy another")
+
+
+def test_a_device_that_is_off_is_judged_by_its_fact_sheet() -> None:
+    off, facts = silent("unreachable", transient=True), seen().facts
+    assert facts
+    told = plan_device(off, replace(WISH, sheets={"d": facts}), fits=needs_avx)
+    assert (told.state, told.code) == ("failed", "fit") and "by its fact sheet, needs AVX" in told.reason
+    assert plan_device(off, replace(WISH, sheets={"e": facts}), fits=needs_avx).state == "pending"
+    assert plan_device(off, replace(WISH, sheets={"d": facts})).state == "pending"
+
+
+def test_who_trusts_whom() -> None:
+    ours, theirs = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    keys = {who: who.public_key().public_bytes_raw() for who in (ours, theirs)}
+    signed = replace(WISH, release=replace(NEW, signature=ours.sign(NEW.manifest)), key=keys[ours])
+    first = plan_device(seen(), signed)
+    assert first.steps == ("trust", *ALL) and "is to trust ed25519:" in first.note
+    there = seen(current=NEW.id, confirmed=NEW.id, releases=(NEW.id,))
+    assert plan_device(there, signed).steps == ("trust",), "also a device that has the release already"
+    assert plan_device(seen(keys=(keys[ours].hex(),)), signed).steps == ALL
+    for holder, wish in ((theirs, signed), (ours, WISH)):
+        refused = plan_device(seen(keys=(keys[holder].hex(),)), wish)
+        assert (refused.state, refused.code) == ("failed", "signature"), refused
+    assert "takes unsigned releases" in plan_device(seen(), WISH).note
+    assert "takes unsigned releases" in status_of("d", "default", known=known(), seen=seen()).note
+    assert not plan_device(seen(keys=(keys[ours].hex(),)), signed).note
 
 
 def test_a_fleets_plan_adds_up() -> None:

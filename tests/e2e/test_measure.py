@@ -120,7 +120,7 @@ def release_of(folder: Path, sequence: int, iterations: int) -> Path:
 def test_a_regression_against_the_last_release_is_found_and_kept_in_the_history(tmp_path: Path) -> None:
     here = project(tmp_path / "here", targets={"pi": {"class": "boards"}, "other": {}})
     here.write()
-    old, new = (release_of(tmp_path / str(number), number, count) for number, count in ((1, 3000), (2, 4500)))
+    old, new = (release_of(tmp_path / str(number), number, count) for number, count in ((1, 2000), (2, 6000)))
     ran = deploy(here, "compare", str(old), str(new), *SHORT, "--target", "pi", "--margin", "5 %")
     assert ran.status == 1, ran.out + ran.err
     assert "✗ net 2 (onnx-float32) is slower" in ran.out

@@ -1,12 +1,12 @@
-"""Measuring by the protocol in the lab: heat that throttles, other load, each runtime, a clock that repeats."""
+"""Measuring by the protocol in the lab: heat that throttles, each runtime, a clock that repeats."""
 
 import secrets
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from adb_client import Adb, adb_server
 from labs import require_lab, running
@@ -15,12 +15,12 @@ from tiny_models import Bundle, digest_of, onnx_bundle, slow_onnx_bundle, tflite
 
 from pipeline.measuring.protocol import Plan, pairs, run
 from pipeline.measuring.records import Finding, Session
-from pipeline.measuring.settling import settled
+from pipeline.measuring.settling import curve
 from pipeline.measuring.statistics import compare
 from targets.device import Device, connect
 from targets.errors import DeviceError
 from targets.lab.faults import inflict
-from targets.lab.lab import Wanted, command_inside
+from targets.lab.lab import Wanted
 from targets.lab.state import LabState
 from targets.lab.trees import interpreter
 from targets.records import TargetSpec
@@ -58,36 +58,18 @@ def doubts(found: Session) -> dict[str, Finding]:
     return {finding.doubt: finding for finding in found.findings}
 
 
-def test_heat_gives_the_settled_value_in_sustained_mode_and_a_doubt_in_cool_mode(lab: LabState, tmp_path: Path) -> None:
+def test_heat_is_the_result_in_sustained_mode_and_a_doubt_in_cool_mode(lab: LabState, tmp_path: Path) -> None:
     spec, bundle = spec_of(lab, "rpi4"), slow_onnx_bundle(tmp_path / "model", 2000)
     with connect(spec, state=tmp_path):
         pass  # brings the agent there
     inflict(lab, spec.name, "heat", HEAT_K)
-    hot = session(spec, tmp_path, bundle, mode="sustained", max_s=30.0, most=1000)
-    found = settled(hot.blocks)
-    assert not hasattr(found, "reason"), found
-    assert found.steady_ms > 1.3 * found.first_ms, "slowed to 0.55 of its clock"
-    assert isinstance(found.throttled_after_s, float) and 1 < found.throttled_after_s < 25
+    hot = session(spec, tmp_path, bundle, mode="sustained", max_s=25.0, most=1000)
+    _, medians = curve(hot.blocks)
+    assert np.median(medians[-3:]) > 1.3 * medians[0], "slowed to 0.55 of its clock"
     assert not doubts(hot)["throttled"].blocking, "that is the result"
-    cool = session(spec, tmp_path, bundle, mode="cool", max_s=5.0)
+    cool = session(spec, tmp_path, bundle, mode="cool", max_s=1.0, least=2)
     assert doubts(cool)["throttled"].blocking and not cool.trusted
     assert "--mode sustained" in doubts(cool)["throttled"].remedy
-
-
-def test_a_competing_process_on_the_device_is_background_load(lab: LabState, tmp_path: Path) -> None:
-    spec, bundle = spec_of(lab, "rpi5"), onnx_bundle(tmp_path / "model")
-    calm = session(spec, tmp_path, bundle, max_s=5.0)
-    busy = subprocess.Popen(command_inside(lab, spec.name, ("timeout", "60", "sh", "-c", "while :; do :; done")))
-    try:
-        loud = session(spec, tmp_path, bundle, max_s=5.0)
-    finally:
-        busy.kill()
-        busy.wait()
-    assert "background-load" in doubts(loud) and "other processes" in doubts(loud)["background-load"].reason
-    shares = [
-        max(float(block.measurement.conditions["other_cpu_share"]) for block in found.blocks) for found in (calm, loud)
-    ]
-    assert shares[1] > 2 * shares[0]
 
 
 @pytest.mark.parametrize(

@@ -286,6 +286,8 @@ def _show(session: "Session") -> None:
     click.echo(click.style(summary(session), bold=True))
     for title, text in rows(session, "A"):
         click.echo(f"  {title:<16} {text}")
+    if session.duty_refused:
+        click.echo(f"  {'duty-cycled':<16} not measured: {session.duty_refused}")
     _show_trust(session)
 
 

@@ -18,7 +18,7 @@ from pipeline.measuring.records import Finding, Session
 from pipeline.measuring.settling import curve
 from pipeline.measuring.statistics import compare
 from targets.device import Device, connect
-from targets.errors import DeviceError
+from targets.errors import InputError
 from targets.lab.faults import inflict
 from targets.lab.lab import Wanted
 from targets.lab.state import LabState
@@ -106,13 +106,14 @@ def test_a_phone_is_measured_by_the_same_protocol_and_refuses_what_it_cannot(adb
     wanted = Wanted(counts={"android": 1}, profiles=("pixel-7",))
     with running(wanted, f"test-{secrets.token_hex(4)}") as lab:
         (spec,) = lab.target_specs()
-        found = session(spec, tmp_path, bundle, files={"A": files}, least=3, most=3)
+        found = session(spec, tmp_path, bundle, files={"A": files}, least=3, most=3, pause_s=0.1)
+        assert not found.duty and "no pauses between runs" in found.duty_refused, "and the session is not lost"
         assert len(found.blocks) == 3 and doubts(found)["emulated"].blocking
         assert all(block.measurement.answer.max_steps == 0 for block in found.blocks)
         with connect(spec, state=tmp_path) as device:
             pushed(device, bundle)
             for refused, name in (({"pause_s": 0.1}, "pause"), ({"governor": "performance"}, "governor")):
-                with pytest.raises(DeviceError, match=name):
+                with pytest.raises(InputError, match=name):
                     device.bench(bundle.request(**refused), 60, files)
 
 

@@ -103,7 +103,7 @@ def measure(
     sessions: list[Session] = []
     wholes: list[on_device.Whole] = []
     profiles: list[Profile] = []
-    for spec in asked.targets():
+    for spec in targets:
         subject = subjects(recipe, spec)
         for how in ways(asked.facts(spec), asked.how()) if sweep else [asked.how()]:
             plan = asked.plan({"A": subject}, spec, how, pause_s=0.0 if sweep else _seconds("--pause", pause))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from pipeline.release.diff import Change
     from pipeline.release.records import RunEntry
+    from pipeline.release.series import Point
 
 _SIGNS = {"pass": "[green]✓[/]", "fail": "[red]✗[/]"}
 _SHOWN = 20  # runs, without --all: what fits a screen
@@ -26,6 +27,9 @@ _SHOWN = 20  # runs, without --all: what fits a screen
 )
 @click.option("--target", metavar="NAME", help="The device that the number is of.")
 @click.option("--recipe", metavar="NAME", help="The number of this recipe, and not of what each run chose.")
+@click.option(
+    "--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the number over time as a page with a plot."
+)
 @click.option("--all", "everything", is_flag=True, help=f"All runs, not the last {_SHOWN}.")
 @name_option
 @config_option
@@ -35,26 +39,31 @@ def history(
     metric: str | None,
     target: str | None,
     recipe: str | None,
+    html: Path | None,
     everything: bool,
     name: str | None,
     config: Path,
     state: Path | None,
     as_json: bool,
 ) -> None:
-    """What was run and released, oldest first; with --metric one number over the runs."""
+    """What was run and released, oldest first; with --metric one number over the runs and what was measured."""
     from rich.console import Console
 
     from pipeline.errors import UsageError
     from pipeline.release.find import the_name
-    from pipeline.release.history import History
+    from pipeline.release.history import History, names
 
-    if metric is None and (target or recipe):
-        raise UsageError("--target and --recipe choose a number", hint="say which: --metric latency_p90")
+    if metric is None and (target or recipe or html):
+        raise UsageError("--target, --recipe and --html are of one number", hint="say which: --metric latency_p90")
     folder = state_folder(config, state)
-    runs = History(folder, the_name(folder, name)).runs()
+    measured_only = metric is not None and name is None and not names(folder) and (folder / "sessions").is_dir()
+    runs = [] if measured_only else History(folder, the_name(folder, name)).runs()
     shown = runs if everything else runs[-_SHOWN:]
     if metric is not None:
-        _show_series(shown, metric, target, recipe, as_json)
+        points = _points(folder, shown, metric, target, recipe)
+        _show_series(points if everything else points[-_SHOWN:], metric, as_json)
+        if html is not None:
+            _write_page(html, points, metric, target)
     elif as_json:
         from pipeline import codec
 
@@ -96,21 +105,67 @@ def _table(runs: "Sequence[RunEntry]") -> "RenderableType":
     return table
 
 
-def _show_series(
-    runs: "Sequence[RunEntry]", metric: str, target: str | None, recipe: str | None, as_json: bool
-) -> None:
-    from pipeline.release.series import line, series
+def _points(
+    state: Path, runs: "Sequence[RunEntry]", metric: str, target: str | None, recipe: str | None
+) -> "list[Point]":
+    """Of the runs, and of the sessions of measuring on the same device."""
+    from pipeline.errors import UsageError
+    from pipeline.measuring.log import kept
+    from pipeline.measuring.series import METRICS, merged
+    from pipeline.measuring.series import points as measured
+    from pipeline.release.series import series
 
-    points = series(runs, metric, target, recipe)
+    sessions = list(kept(state)) if metric in METRICS else []
+    ran = {name for run in runs for name in run.targets}
+    places = list(dict.fromkeys([*sorted(ran), *(session.target for session in sessions)]))
+    if metric in METRICS and target is None and len(places) > 1:
+        raise UsageError(f"--metric {metric}: is of one device", hint=f"say which: --target {'|'.join(places)}")
+    place = target or (places[0] if places else "")
+    of_sessions = measured(sessions, metric, place, recipe)
+    if of_sessions and place not in ran:
+        return of_sessions
+    return merged(series(runs, metric, target or (place if place in ran else None), recipe), of_sessions)
+
+
+def _show_series(points: "Sequence[Point]", metric: str, as_json: bool) -> None:
+    from pipeline.release.series import line
+
     if as_json:
-        rows = [{"date": p.date, "release": p.sequence or None, "recipe": p.recipe, "value": p.value} for p in points]
+        rows = [
+            {
+                "date": point.date,
+                "release": point.sequence or None,
+                "recipe": point.recipe,
+                "value": point.value,
+                "interval": point.interval,
+                "doubts": point.doubts,
+                "source": point.source,
+            }
+            for point in points
+        ]
         click.echo(json.dumps(rows))
         return
     for point in points:
         text = "not measured" if point.value is None else _number(metric, point.value)
         at = f"release {point.sequence}" if point.sequence else "no release"
+        if point.source == "session":
+            at = ", ".join([*([at] if point.sequence else []), "measured", *(f"! {doubt}" for doubt in point.doubts)])
         click.echo(f"{point.date[:16].replace('T', ' ')}  {text:>12}  {point.recipe or 'nothing chosen'}, {at}")
-    click.echo(f"{metric}  {line([point.value for point in points])}")
+    for recipe in dict.fromkeys(point.recipe for point in points if point.source == "session"):
+        own = [point.value for point in points if (point.recipe, point.source) == (recipe, "session")]
+        click.echo(f"{metric}  {line(own)}  {recipe}, measured")
+    if runs := [point.value for point in points if point.source == "run"]:
+        click.echo(f"{metric}  {line(runs)}")
+
+
+def _write_page(path: Path, points: "Sequence[Point]", metric: str, target: str | None) -> None:
+    from pipeline.release.series import DEVICE_METRICS
+    from pipeline.reporting.history_page import page
+
+    field = DEVICE_METRICS.get(metric, metric)
+    unit = {"ms": "ms", "bytes": "bytes", "j": "J"}.get(field.rpartition("_")[2], metric)
+    path.write_text(page(points, f"{metric}, {target}" if target else metric, unit), encoding="utf-8")
+    click.echo(f"page: {path}", err=True)
 
 
 @click.command()

@@ -70,7 +70,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--pipeline", "whole", is_flag=True, help="And the declared preprocessing on the device, part by part.")
 @click.option("--where-different", is_flag=True, help="Instead: the first layer that answers otherwise than here.")
 @click.option("--sweep", is_flag=True, help="Measure every sensible number of threads on every cluster of cores.")
-@click.argument("recipe")
+@click.argument("recipe", metavar="RECIPE|FILE.release")
 def measure(
     recipe: str,
     sweep: bool,
@@ -81,29 +81,36 @@ def measure(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Measure RECIPE's model on devices: five processes or more, until the number is narrow, with its own doubt.
+    """Measure a recipe's or a release's model on devices: five processes or more, until the number is narrow.
 
-    Kept with every raw sample. Exit code 4 when something speaks against the numbers: throttling, other load, drift, an
-    emulator. Then it says what to do.
+    Kept with every raw sample and its own doubt. Exit code 4 when something speaks against the numbers: throttling,
+    other load, drift, an emulator. Then it says what to do.
     """
     from pipeline.cli import on_device
+    from pipeline.errors import UsageError
+    from pipeline.measuring.subjects import is_release
     from pipeline.measuring.sweep import ways
 
     asked = _Asked(options)
-    (subject,) = asked.subjects([recipe]).values()
+    if (whole or where_different) and is_release(recipe):
+        raise UsageError("--pipeline and --where-different are of a recipe", hint="name the release's recipe")
+    subjects, targets = asked.subjects([recipe]), asked.targets()
+    first = subjects(recipe, targets[0])
     if where_different:
-        on_device.where_different(subject, asked.place(), asked.how(), as_json)
+        on_device.where_different(first, asked.place(), asked.how(), as_json)
         return
-    way = on_device.prepared(subject, asked.place()) if whole else None
+    way = on_device.prepared(first, asked.place()) if whole else None
     sessions: list[Session] = []
     wholes: list[on_device.Whole] = []
     profiles: list[Profile] = []
-    for spec in asked.targets():
+    for spec in targets:
+        subject = subjects(recipe, spec)
         for how in ways(asked.facts(spec), asked.how()) if sweep else [asked.how()]:
             plan = asked.plan({"A": subject}, spec, how, pause_s=0.0 if sweep else _seconds("--pause", pause))
             sessions.append(asked.session(spec, plan, as_json))
             if not as_json and not sweep:
                 _show(sessions[-1])
+                asked.show_last_time(sessions[-1])
         if profile:
             profiles.append(asked.profile(subject, spec))
             if not as_json:
@@ -123,10 +130,12 @@ def measure(
 @click.command()
 @_options
 @click.option("--margin", metavar="SHARE", default="3 %", show_default=True, help="How much slower B may be.")
-@click.argument("a")
-@click.argument("b")
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
 def compare(a: str, b: str, margin: str, as_json: bool, **options: Any) -> None:
-    """Measure recipe B against recipe A on the same devices, in interleaved blocks: is B slower?
+    """Measure B against A on the same devices, in interleaved blocks: is B slower?
+
+    Each is a recipe, or the file of a release: of that, the model for the device's class is measured.
 
     Exit code: 0 B is not slower than the margin allows, 1 it is, 4 undecided or not to be trusted.
     """
@@ -139,7 +148,7 @@ def compare(a: str, b: str, margin: str, as_json: bool, **options: Any) -> None:
     subjects = asked.subjects([a, b])
     outcomes: list[tuple[Session, Comparison]] = []
     for spec in asked.targets():
-        plan = asked.plan({"A": subjects[a], "B": subjects[b]}, spec, asked.how(), pause_s=0.0)
+        plan = asked.plan({"A": subjects(a, spec), "B": subjects(b, spec)}, spec, asked.how(), pause_s=0.0)
         session = asked.session(spec, plan, as_json)
         outcomes.append((session, decide(pairs(session.blocks), allowed)))
         if not as_json:
@@ -185,17 +194,36 @@ class _Asked:
 
         return Place(loaded=self.loaded, store=self.store, state=self._state, targets=self.targets())
 
-    def subjects(self, recipes: list[str]) -> "dict[str, Subject]":
+    def subjects(self, names: list[str]) -> "Callable[[str, TargetSpec], Subject]":
+        """What is meant by a name on a device; all that can be refused without a device is refused here."""
         from pipeline.cli.progress import observer
         from pipeline.errors import UsageError
-        from pipeline.measuring.subjects import candidates
+        from pipeline.measuring.subjects import candidates, is_release, released
+        from pipeline.release.bundle import open_bundle
         from pipeline.store import explained_disk_errors
 
-        if len(set(recipes)) < len(recipes):
-            raise UsageError(f"{recipes[0]} against itself says nothing", hint="name two recipes")
-        store = self.store
-        with explained_disk_errors(store.root), store.exclusive():
-            return candidates(self.loaded, store, recipes, observer)
+        if len(set(names)) < len(names):
+            raise UsageError(f"{names[0]} against itself says nothing", hint="name two")
+        bundles = {name: open_bundle(Path(name), None) for name in names if is_release(name)}
+        recipes = [name for name in names if name not in bundles]
+        made: dict[str, Subject] = {}
+        if recipes:
+            store = self.store
+            with explained_disk_errors(store.root), store.exclusive():
+                made = candidates(self.loaded, store, recipes, observer)
+        return lambda name, spec: made[name] if name in made else released(bundles[name], spec.device_class)
+
+    def show_last_time(self, session: "Session") -> None:
+        """Whether it was measured before, and what would tell how the two compare: never the eye."""
+        from pipeline.measuring.log import kept
+
+        model = session.models["A"]
+        before = [s for s in kept(self._state, session.target) if model in s.models.values()][:-1]
+        if before:
+            click.echo(
+                f"  measured on {session.target} before, {before[-1].when[:16].replace('T', ' ')} UTC; numbers of two "
+                "sessions do not compare: `deploy compare A B` says whether a model or release is slower than another"
+            )
 
     def how(self) -> "How":
         from pipeline.measuring.subjects import How
@@ -258,6 +286,8 @@ def _show(session: "Session") -> None:
     click.echo(click.style(summary(session), bold=True))
     for title, text in rows(session, "A"):
         click.echo(f"  {title:<16} {text}")
+    if session.duty_refused:
+        click.echo(f"  {'duty-cycled':<16} not measured: {session.duty_refused}")
     _show_trust(session)
 
 

@@ -11,6 +11,7 @@ from typing import Protocol
 from pipeline.measuring.records import Block, Mode, Order, Session
 from pipeline.measuring.statistics import LEAST_PROCESSES, compare, warm_median
 from pipeline.measuring.validity import findings
+from targets.errors import InputError
 from targets.records import BenchRequest, Facts, Measurement
 
 _POLL_S = 2.0  # between looks at the temperature: silicon cools in seconds, not in less
@@ -71,7 +72,13 @@ def run(
         blocks.append(block)
         told(block)
     done = tuple(blocks)
-    duty = {label: _duty_cycled(device, plan, label) for label in plan.requests} if plan.pause_s else {}
+    duty: dict[Order, Measurement] = {}
+    refused = ""
+    try:
+        if plan.pause_s:
+            duty = {label: _duty_cycled(device, plan, label) for label in plan.requests}
+    except InputError as error:  # a device without Python; what was measured is not lost for it
+        refused = error.message
     return Session(
         target=facts.target,
         facts=facts,
@@ -84,6 +91,7 @@ def run(
         findings=findings(facts, done, sustained=plan.mode == "sustained"),
         duty=duty,
         pause_s=plan.pause_s,
+        duty_refused=refused,
     )
 
 

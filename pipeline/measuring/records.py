@@ -98,6 +98,7 @@ class Session:
     findings: tuple[Finding, ...] = ()
     duty: Mapping[Order, Measurement] = field(default_factory=dict)  # one process with `pause_s` before every run
     pause_s: float = 0.0
+    duty_refused: str = ""  # why the device cannot pause between runs; then there is no `duty`
     kind: Literal["session"] = "session"
 
     @property

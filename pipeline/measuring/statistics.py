@@ -126,12 +126,13 @@ def _studentized(logs: Floats, seed: int) -> tuple[float, float]:
     if error == 0:
         return float(mean), float(mean)
     means, errors = _trimmed(logs[np.random.default_rng(seed).integers(0, size, (_RESAMPLES, size))])
-    # A draw of equal values has no spread to divide by; its distance counts as far out.
-    scores = np.divide(np.abs(means - mean), errors, out=np.full(_RESAMPLES, np.inf), where=errors > 0)
-    # Symmetric, which is more accurate for a location; between Student's, since few pairs repeat themselves in the
-    # draws, and twice that, since their tails are ragged.
     student = _t(_freedom(size))
-    half = min(max(float(np.quantile(scores, _LEVEL)), student), 2 * student) * error
+    # Symmetric, which is more accurate for a location; between Student's, since few pairs repeat themselves in the
+    # draws, and twice that, since their tails are ragged. A draw of equal values has no spread to divide by; its
+    # distance counts as far out, and not as infinite: between two infinities there is no quantile.
+    far = np.full(_RESAMPLES, 2 * student)
+    scores = np.minimum(np.divide(np.abs(means - mean), errors, out=far.copy(), where=errors > 0), far)
+    half = max(float(np.quantile(scores, _LEVEL)), student) * error
     return float(mean - half), float(mean + half)
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config_file import LoadedConfig
-from pipeline.errors import ConversionFailed
+from pipeline.errors import ConversionFailed, InputError, nearest
 from pipeline.flow import Observer, Step, execute
 from pipeline.records import Artifact, Format, Quality, Refusal
+from pipeline.release.bundle import SUFFIX, Bundle
 from pipeline.stages.context import Context
 from pipeline.stages.run import candidate_steps
 from pipeline.store import Store
@@ -76,6 +77,38 @@ def candidates(
         with watching(ordered) as observer:
             results = execute(ordered, store, observer)
     return {name: _subject(name, results[made], results[judged], store) for name, (made, judged) in wanted.items()}
+
+
+def is_release(text: str) -> bool:
+    """Whether this means a bundle file and no recipe; a recipe's name has no such ending."""
+    return text.endswith(SUFFIX)
+
+
+def released(bundle: Bundle, device_class: str) -> Subject:
+    """A release's model for this class of devices, with its first golden sample; its files live as long as `bundle`.
+
+    Raises:
+        InputError: the release has no model for the class.
+        BundleRefused: its file has changed since it was opened.
+    """
+    model = bundle.classes.get(device_class)
+    if model is None:
+        raise InputError(
+            f"{bundle.path}: has no model for the class {device_class!r}{nearest(device_class, bundle.classes)}",
+            hint=f"it has {', '.join(bundle.classes)}; a target's `class:` in deploy.yaml chooses one",
+        )
+    if not model.golden:
+        raise InputError(f"{bundle.path}: has no golden sample to measure with", hint="make it again with `deploy run`")
+    golden = model.golden[0]
+    digests = (model.blob, golden.inputs, golden.expected)
+    return Subject(
+        name=f"{bundle.name} {bundle.sequence} ({model.recipe})",
+        format=model.format,
+        blob=digests[0],
+        inputs=digests[1],
+        expected=digests[2],
+        paths={digest: bundle.blob(digest) for digest in digests},
+    )
 
 
 def _subject(name: str, artifact: Artifact | Refusal, quality: Quality | Refusal, store: Store) -> Subject:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from pipeline.errors import UsageError, nearest
 from pipeline.release.records import RunEntry
@@ -20,12 +21,15 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One run's value; None where it was not measured."""
+    """One run's value, or one session's of measuring; None where it was not measured."""
 
     date: str
     sequence: int
     recipe: str
     value: float | None
+    interval: tuple[float, float] | None = None  # 95 %, where it is known
+    doubts: tuple[str, ...] = ()  # why a session's value may not be trusted
+    source: Literal["run", "session"] = "run"
 
 
 def series(runs: Sequence[RunEntry], metric: str, target: str | None, recipe: str | None) -> list[Point]:

@@ -12,10 +12,15 @@ import pytest
 from old_runtimes import old_python
 from PIL import Image
 from projects import DEPLOY, Project, Ran, project
+from tiny_models import digest_of, slow_onnx_bundle
 
+from pipeline import codec
 from pipeline.measuring.log import kept
+from pipeline.release.bundle import write_bundle
+from pipeline.release.records import ClassModel, DeviceBudgets, Golden, Manifest, Observed, ReleasedData, ReleasedSource
 
 QUICK = ("--block", "0.05 s", "--max-time", "15 s")
+SHORT = ("--block", "0.05 s", "--max-time", "5 s")
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +94,52 @@ def test_a_comparison_decides_by_the_margin(folder: Project) -> None:
     assert labels.count("A") == labels.count("B")
     same = deploy(folder, "compare", "onnx-int8", "onnx-int8")
     assert same.status == 2 and "against itself" in same.err
+
+
+def release_of(folder: Path, sequence: int, iterations: int) -> Path:
+    """A release for the class `boards`, whose one inference counts so far."""
+    bundle = slow_onnx_bundle(folder, iterations)
+    blob, inputs, expected = (digest_of(path) for path in bundle.files)
+    sizes = [path.stat().st_size for path in bundle.files]
+    golden = Golden(inputs=inputs, inputs_bytes=sizes[1], expected=expected, expected_bytes=sizes[2])
+    data = ReleasedData(sha256="b" * 64, preprocess="d" * 64, count=1)
+    model = ClassModel(
+        recipe="onnx-float32", format="onnx", file="model.onnx", blob=blob, size_bytes=sizes[0], golden=(golden,),
+        max_steps=1.0, budgets=DeviceBudgets(), runtime={},
+    )  # fmt: skip
+    record = Manifest(
+        name="net", sequence=sequence, content="c" * 64, classes={"boards": model}, calibration=data, test=data,
+        source=ReleasedSource(file="net.onnx", sha256="a" * 64, kind="onnx"), tools={}, settings={}, budgets={},
+        observed=Observed(devices={}, verdicts={}, reasons={}), files={},
+    )  # fmt: skip
+    path = folder.parent / f"net-{sequence}.release"
+    write_bundle(path, codec.encode(record), {digest_of(file): file for file in bundle.files}, {})
+    return path
+
+
+def test_a_regression_against_the_last_release_is_found_and_kept_in_the_history(tmp_path: Path) -> None:
+    here = project(tmp_path / "here", targets={"pi": {"class": "boards"}, "other": {}})
+    here.write()
+    old, new = (release_of(tmp_path / str(number), number, count) for number, count in ((1, 2000), (2, 6000)))
+    ran = deploy(here, "compare", str(old), str(new), *SHORT, "--target", "pi", "--margin", "5 %")
+    assert ran.status == 1, ran.out + ran.err
+    assert "✗ net 2 (onnx-float32) is slower" in ran.out
+    back = deploy(here, "compare", str(new), str(old), *SHORT, "--target", "pi", "--margin", "5 %", "--json")
+    (found,) = json.loads(back.out)
+    assert found["comparison"]["verdict"] == "not-slower" and found["comparison"]["faster"]
+    points = json.loads(deploy(here, "history", "--metric", "latency_p50", "--json", "--html", "h.html").out)
+    assert [(point["release"], point["source"]) for point in points] == [
+        (1, "session"), (2, "session"), (2, "session"), (1, "session")
+    ]  # fmt: skip
+    assert all(point["interval"][0] <= point["value"] <= point["interval"][1] for point in points)
+    assert points[1]["value"] > points[0]["value"]
+    assert "deploy compare A B" in (here.folder / "h.html").read_text()
+    shown = deploy(here, "history", "--metric", "latency_p90", "--target", "pi")
+    assert shown.out.count("release 2, measured") == 2 and "onnx-float32, measured" in shown.out.splitlines()[-1]
+    said = deploy(here, "measure", str(old), *SHORT, "--pause", "0", "--target", "pi")
+    assert "measured on pi before" in said.out.splitlines()[-1] and "deploy compare A B" in said.out.splitlines()[-1]
+    none = deploy(here, "compare", str(old), str(new), *SHORT, "--target", "other")
+    assert none.status == 2 and "has no model for the class 'default'" in none.err
 
 
 def test_a_sweep_names_the_best_number_of_threads(folder: Project) -> None:

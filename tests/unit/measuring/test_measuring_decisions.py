@@ -166,3 +166,16 @@ def test_a_comparison_needs_pairs_and_says_what_it_could_have_seen() -> None:
     assert len(process_medians_ms(found.of("A"))) == len(found.of("B"))
     with pytest.raises(ValueError, match="3 pairs"):
         compare(pairs(found.blocks)[:2], 0.02)
+
+
+def test_draws_of_equal_values_leave_an_interval() -> None:
+    """Five pairs of which three agree: many draws of the bootstrap have no spread."""
+    blocks = [
+        (
+            Block(label="A", start_s=n, measurement=measurement("a", np.full(9, 5_000_000))),
+            Block(label="B", start_s=n, measurement=measurement("b", np.full(9, ns))),
+        )
+        for n, ns in enumerate((10_000_000, 10_000_000, 10_000_000, 10_100_000, 11_000_000))
+    ]
+    found = compare(blocks, MARGIN)
+    assert found.verdict == "slower" and found.ratio.low <= found.ratio.value <= found.ratio.high

@@ -1,0 +1,139 @@
+"""Measuring by the protocol in the lab: heat that throttles, each runtime, a clock that repeats."""
+
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from adb_client import Adb, adb_server
+from labs import require_lab, running
+from shells import require_compiler
+from tiny_models import Bundle, digest_of, onnx_bundle, slow_onnx_bundle, tflite_bundle
+
+from pipeline.measuring.protocol import Plan, pairs, run
+from pipeline.measuring.records import Finding, Session
+from pipeline.measuring.settling import curve
+from pipeline.measuring.statistics import compare
+from targets.device import Device, connect
+from targets.errors import InputError
+from targets.lab.faults import inflict
+from targets.lab.lab import Wanted
+from targets.lab.state import LabState
+from targets.lab.trees import interpreter
+from targets.records import TargetSpec
+
+BLOCK_S = 0.3
+HEAT_K = 300.0  # from some 50 °C past 80 °C in about seven seconds
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[LabState]:
+    require_lab("arm64")
+    wanted = Wanted(counts={"arm64": 2}, profiles=("rpi4", "rpi5"))
+    with running(wanted, f"test-{secrets.token_hex(4)}") as lab:
+        yield lab
+
+
+def spec_of(lab: LabState, kind: str) -> TargetSpec:
+    return next(spec for spec in lab.target_specs() if spec.name.startswith(kind))
+
+
+def pushed(device: Device, bundle: Bundle) -> None:
+    for path in bundle.files:
+        device.push(path, digest_of(path))
+
+
+def session(spec: TargetSpec, state: Path, bundle: Bundle, **plan: Any) -> Session:
+    request = bundle.request(warm_max_s=BLOCK_S, warm_max_samples=2000)
+    settings: dict[str, Any] = {"requests": {"A": request}, "models": {"A": "m"}, "files": {"A": {}}, "gate_wait_s": 0}
+    with connect(spec, state=state) as device:
+        pushed(device, bundle)
+        return run(device, Plan(**{**settings, **plan}))
+
+
+def doubts(found: Session) -> dict[str, Finding]:
+    return {finding.doubt: finding for finding in found.findings}
+
+
+def test_heat_is_the_result_in_sustained_mode_and_a_doubt_in_cool_mode(lab: LabState, tmp_path: Path) -> None:
+    spec, bundle = spec_of(lab, "rpi4"), slow_onnx_bundle(tmp_path / "model", 2000)
+    with connect(spec, state=tmp_path):
+        pass  # brings the agent there
+    inflict(lab, spec.name, "heat", HEAT_K)
+    hot = session(spec, tmp_path, bundle, mode="sustained", max_s=25.0, most=1000)
+    _, medians = curve(hot.blocks)
+    assert np.median(medians[-3:]) > 1.3 * medians[0], "slowed to 0.55 of its clock"
+    assert not doubts(hot)["throttled"].blocking, "that is the result"
+    cool = session(spec, tmp_path, bundle, mode="cool", max_s=1.0, least=2)
+    assert doubts(cool)["throttled"].blocking and not cool.trusted
+    assert "--mode sustained" in doubts(cool)["throttled"].remedy
+
+
+@pytest.mark.parametrize(
+    ("environment", "runtime", "make"),
+    [
+        ("litert", "ai-edge-litert", tflite_bundle),
+        ("onnxruntime", "onnxruntime", onnx_bundle),
+        ("tflite", "tflite-runtime", tflite_bundle),
+    ],
+)
+def test_each_runtime_of_the_board_gives_a_session_that_is_labelled_emulated(
+    lab: LabState, tmp_path: Path, environment: str, runtime: str, make: Callable[[Path], Bundle]
+) -> None:
+    spec = replace(spec_of(lab, "rpi5"), python=interpreter(environment))
+    found = session(spec, tmp_path, make(tmp_path / "model"), least=2, most=2)
+    assert {block.measurement.runtime for block in found.blocks} == {runtime}
+    assert all("qemu" in block.measurement.conditions["emulated"] for block in found.blocks)
+    assert doubts(found)["emulated"].blocking
+    assert all(block.measurement.answer.max_steps == 0 for block in found.blocks)
+
+
+@pytest.fixture(scope="module")
+def adb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Adb]:
+    with adb_server(tmp_path_factory.mktemp("adb")) as client, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANDROID_ADB_SERVER_PORT", client.environment["ANDROID_ADB_SERVER_PORT"])
+        yield client
+
+
+def test_a_phone_is_measured_by_the_same_protocol_and_refuses_what_it_cannot(adb: Adb, tmp_path: Path) -> None:
+    require_lab("android")
+    require_compiler("aarch64")
+    bundle = tflite_bundle(tmp_path / "model")
+    files = dict(zip(("blob", "inputs", "expected"), bundle.files, strict=True))
+    wanted = Wanted(counts={"android": 1}, profiles=("pixel-7",))
+    with running(wanted, f"test-{secrets.token_hex(4)}") as lab:
+        (spec,) = lab.target_specs()
+        found = session(spec, tmp_path, bundle, files={"A": files}, least=3, most=3, pause_s=0.1)
+        assert not found.duty and "no pauses between runs" in found.duty_refused, "and the session is not lost"
+        assert len(found.blocks) == 3 and doubts(found)["emulated"].blocking
+        assert all(block.measurement.answer.max_steps == 0 for block in found.blocks)
+        with connect(spec, state=tmp_path) as device:
+            pushed(device, bundle)
+            for refused, name in (({"pause_s": 0.1}, "pause"), ({"governor": "performance"}, "governor")):
+                with pytest.raises(InputError, match=name):
+                    device.bench(bundle.request(**refused), 60, files)
+
+
+def test_one_percent_more_work_is_detected_where_the_clock_repeats(tmp_path: Path) -> None:
+    require_lab("vm")
+    old, new = slow_onnx_bundle(tmp_path / "old", 2000), slow_onnx_bundle(tmp_path / "new", 2020)
+    with running(Wanted(counts={"vm": 1}), f"test-{secrets.token_hex(4)}") as lab:
+        spec = replace(lab.target_specs()[0], connect_timeout_s=60.0)
+        with connect(spec, state=tmp_path) as device:
+            for bundle in (old, new):
+                pushed(device, bundle)
+            few = {"warm_max_s": 0.1, "warm_max_samples": 30}
+            plan = Plan(
+                requests={"A": old.request(**few), "B": new.request(**few)},
+                models={"A": "old", "B": "new"},
+                files={"A": {}, "B": {}},
+                least=4,
+                most=8,
+                max_s=60.0,
+            )
+            found = compare(pairs(run(device, plan).blocks), 0.003)
+    assert found.verdict == "slower", found
+    assert 1.003 < found.ratio.value < 1.02 and found.smallest_detectable < 0.005, found

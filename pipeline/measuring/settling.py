@@ -12,6 +12,7 @@ from targets.records import Absent
 
 SETTLED_SHARE = 0.02  # change over the rest of the session that counts as standing still
 _LEAST = 6  # blocks of which a slope can be told from noise
+_CHANCE = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,24 +32,31 @@ def curve(blocks: Sequence[Block]) -> tuple[NDArray[np.float64], NDArray[np.floa
 
 
 def settled(blocks: Sequence[Block]) -> Settled | Absent:
-    """The earliest block from which on latency stands still: the Theil-Sen slope of the rest changes it by under 2 %.
+    """The earliest block from which on latency stands still.
 
-    Absent when too few blocks follow any such point: then the session was too short.
+    That is: the Theil-Sen slope of the rest changes it by under 2 %, or by no more than chance explains (Mann-Kendall);
+    a throttled CPU swings between two clocks. Absent when too few blocks follow any such point: the session was too
+    short.
     """
     times, medians = curve(blocks)
     for start in range(len(blocks) - _LEAST + 1):
         rest_t, rest = times[start:], medians[start:]
-        slope = float(stats.theilslopes(rest, rest_t)[0]) if np.ptp(rest) else 0.0
-        if abs(slope) * float(np.ptp(rest_t)) <= SETTLED_SHARE * float(np.median(rest)) and _level(rest):
+        if _flat(rest_t, rest) and _level(rest):
             return Settled(
                 first_ms=float(medians[0]),
                 steady_ms=float(np.median(rest)),
                 after_s=float(times[start]),
                 throttled_after_s=_left(times, medians),
             )
-    return Absent(
-        reason=f"not within {times[-1] - times[0]:.0f} s: measure longer (--max-time)" if len(times) else "no blocks"
-    )
+    span_s = times[-1] - times[0] if len(times) else 0.0
+    return Absent(reason=f"not within {span_s:.0f} s: measure longer (--max-time)")
+
+
+def _flat(times: NDArray[np.float64], rest: NDArray[np.float64]) -> bool:
+    if not np.ptp(rest):
+        return True
+    change = abs(float(stats.theilslopes(rest, times)[0])) * float(np.ptp(times))
+    return change <= SETTLED_SHARE * float(np.median(rest)) or float(stats.kendalltau(times, rest).pvalue) > _CHANCE
 
 
 def _level(rest: NDArray[np.float64]) -> bool:

@@ -9,6 +9,7 @@ from synthetic_device import SyntheticDevice, facts, measurement, request
 from pipeline.measuring.protocol import Plan, pairs, run
 from pipeline.measuring.records import Block, Session
 from pipeline.measuring.sameness import differences
+from pipeline.measuring.settling import Settled, settled
 from pipeline.measuring.statistics import compare, latency, least_for_bound, process_medians_ms, quantile_bound
 from pipeline.measuring.validity import findings
 from targets.records import Absent
@@ -179,3 +180,21 @@ def test_draws_of_equal_values_leave_an_interval() -> None:
     ]
     found = compare(blocks, MARGIN)
     assert found.verdict == "slower" and found.ratio.low <= found.ratio.value <= found.ratio.high
+
+
+@pytest.mark.parametrize("swing", [0.0, 0.1])
+def test_what_a_throttled_device_settles_at_and_when_it_began(swing: float) -> None:
+    draw = np.random.default_rng(3)
+    levels = [5.0] * 10 + [6.0, 7.0] + [8.0] * 20
+    noise = 1 + draw.normal(0, 0.005, len(levels)) + swing * (np.arange(len(levels)) % 2) * (np.array(levels) > 7)
+    blocks = [
+        Block(label="A", start_s=float(n), measurement=measurement("a", np.full(9, int(level * own * 1e6))))
+        for n, (level, own) in enumerate(zip(levels, noise, strict=True))
+    ]
+    found = settled(blocks)
+    assert isinstance(found, Settled)
+    assert found.steady_ms == pytest.approx(8.0 * (1 + swing / 2), rel=0.07)
+    assert 10 <= found.after_s <= 13
+    assert found.throttled_after_s == 10.0
+    short = settled(blocks[8:15])
+    assert isinstance(short, Absent) and "measure longer" in short.reason

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.cli import measure_views as views
 from pipeline.cli.options import config_option, json_option, state_folder, state_option, target_option
 
 if TYPE_CHECKING:
-    from pipeline.cli.on_device import Place, Whole
+    from pipeline.cli.on_device import Place
     from pipeline.config_file import LoadedConfig
     from pipeline.measuring.protocol import Plan
     from pipeline.measuring.records import Comparison, Order, Session
@@ -109,21 +110,21 @@ def measure(
             plan = asked.plan({"A": subject}, spec, how, pause_s=0.0 if sweep else _seconds("--pause", pause))
             sessions.append(asked.session(spec, plan, as_json))
             if not as_json and not sweep:
-                _show(sessions[-1])
+                views.show(sessions[-1])
                 asked.show_last_time(sessions[-1])
         if profile:
             profiles.append(asked.profile(subject, spec))
             if not as_json:
-                _show_profile(profiles[-1])
+                views.show_profile(profiles[-1])
         if way:
             wholes.append(on_device.whole_way(subject, way, asked.place(), spec, asked.how()))
             if not as_json:
                 on_device.show_whole(wholes[-1])
-    _write_page(options["html"], sessions)
+    views.write_page(options["html"], sessions)
     if as_json:
-        click.echo(_sessions_json(sessions, profiles, wholes))
+        click.echo(views.sessions_json(sessions, profiles, wholes))
     elif sweep:
-        _show_sweep(sessions)
+        views.show_sweep(sessions)
     _leave(sessions, asked.force)
 
 
@@ -152,8 +153,8 @@ def compare(a: str, b: str, margin: str, as_json: bool, **options: Any) -> None:
         session = asked.session(spec, plan, as_json)
         outcomes.append((session, decide(pairs(session.blocks), allowed)))
         if not as_json:
-            _show_comparison(*outcomes[-1])
-    _write_page(options["html"], [session for session, _ in outcomes])
+            views.show_comparison(*outcomes[-1])
+    views.write_page(options["html"], [session for session, _ in outcomes])
     if as_json:
         plain = [{"comparison": codec.plain(found), "session": codec.plain(session)} for session, found in outcomes]
         click.echo(json.dumps(plain))
@@ -278,122 +279,6 @@ class _Asked:
             session = replace(run(device, plan, lambda block: told()), target=spec.name)
         keep(self._state, session)
         return session
-
-
-def _show(session: "Session") -> None:
-    from pipeline.reporting.measuring import rows, summary
-
-    click.echo(click.style(summary(session), bold=True))
-    for title, text in rows(session, "A"):
-        click.echo(f"  {title:<16} {text}")
-    if session.duty_refused:
-        click.echo(f"  {'duty-cycled':<16} not measured: {session.duty_refused}")
-    _show_trust(session)
-
-
-def _show_profile(found: "Profile") -> None:
-    from pipeline.cli.fleet import print_table
-    from pipeline.measuring.profile import kinds, reasons, timed
-
-    click.echo(
-        f"  where the time goes, over {found.runs} runs:" if timed(found) else "  ops; LiteRT tells no times of them:"
-    )
-    shown = kinds(found)
-    total = sum(kind.us for kind in shown)
-    lines = [
-        (
-            f"    {kind.op}",
-            kind.dtype,
-            str(kind.count),
-            f"{kind.us / 1000:.3f} ms" if total else "",
-            f"{kind.us / total:.0%}" if total else "",
-        )
-        for kind in shown[:12]
-    ]
-    print_table(("    op", "type", "count", "time", "share"), lines)
-    for reason in reasons(found):
-        click.echo(f"  {reason}")
-
-
-def _show_comparison(session: "Session", found: "Comparison") -> None:
-    from pipeline.reporting.measuring import compared, rows, summary
-
-    click.echo(click.style(summary(session), bold=True))
-    wanted = ("warm, median", "warm, tail", "peak memory", "answers", "runtime", "conditions")
-    for label in ("A", "B"):
-        click.echo(f"  {label}: {session.models[label]}")
-        for title, text in rows(session, label):
-            if title in wanted:
-                click.echo(f"    {title:<14} {text}")
-    for title, text in compared(session, found):
-        click.echo(f"  {title:<16} {text}")
-    sign = {"not-slower": ("✓", "green"), "slower": ("✗", "red"), "undecided": ("?", "yellow")}[found.verdict]
-    words = "faster" if found.faster else found.verdict.replace("-", " ")
-    click.echo(click.style(f"{sign[0]} {session.models['B']} is {words}", fg=sign[1]) + f": {found.reason}")
-    _show_trust(session)
-
-
-def _show_trust(session: "Session") -> None:
-    from pipeline.reporting.measuring import doubts
-
-    for what, remedy in doubts(session):
-        click.echo(click.style(f"! {what}", fg="yellow") + f"\n    {remedy}")
-    if session.trusted:
-        click.echo(click.style("✓ nothing speaks against these numbers", fg="green"))
-    else:
-        click.echo(click.style("✗ not to be trusted as they are", fg="red"))
-
-
-def _show_sweep(sessions: "list[Session]") -> None:
-    from pipeline.cli.fleet import print_table
-    from pipeline.measuring.statistics import latency
-    from pipeline.quantities import milliseconds
-
-    found = [(session, latency(session.blocks)) for session in sessions]
-    best = {
-        target: min(own.median.value for s, own in found if s.target == target)
-        for target in {s.target for s in sessions}
-    }
-    lines = []
-    for session, own in found:
-        measured = session.blocks[0].measurement
-        cores = measured.conditions.get("cpus_allowed", "")
-        lines.append(
-            (
-                session.target,
-                str(measured.threads),
-                cores if "," in cores else "all",
-                milliseconds(own.median.value),
-                f"±{own.median.half_width:.1%}",
-                milliseconds(own.p90),
-                " ".join(dict.fromkeys(finding.doubt for finding in session.findings)),
-                "← best" if own.median.value == best[session.target] else "",
-            )
-        )
-    print_table(("device", "threads", "cores", "median", "interval", "p90", "doubts", ""), lines)
-
-
-def _sessions_json(sessions: "list[Session]", profiles: "list[Profile]", wholes: "list[Whole]") -> str:
-    from pipeline import codec
-    from pipeline.measuring.statistics import latency
-
-    plain = [
-        {"latency": codec.plain(latency(session.of("A"))), "trusted": session.trusted, "session": codec.plain(session)}
-        for session in sessions
-    ]
-    for entry, session in zip(plain, sessions, strict=True):
-        entry["profile"] = next((codec.plain(found) for found in profiles if found.target == session.target), None)
-        entry["pipeline"] = next((whole.plain() for whole in wholes if whole.found.target == session.target), None)
-    return json.dumps(plain)
-
-
-def _write_page(path: Path | None, sessions: "list[Session]") -> None:
-    if path is None:
-        return
-    from pipeline.reporting.session_page import page
-
-    path.write_text(page(sessions), encoding="utf-8")
-    click.echo(f"page: {path}", err=True)
 
 
 def _leave(sessions: "list[Session]", force: bool) -> None:

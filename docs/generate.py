@@ -79,7 +79,7 @@ def targets_block() -> str:
         for key, field in model.model_fields.items():
             if key == "transport":
                 continue
-            default = "required" if field.is_required() else _default(field.default)
+            default = "required" if field.is_required() else _default(field.get_default(call_default_factory=True))
             rows.append((f"`{field.alias or key}`", field.description or "", default))
     return _table(("Key", "Meaning", "Default"), rows)
 
@@ -224,7 +224,7 @@ def _first_sentence(described: object) -> str:
 
 
 def _default(value: Any) -> str:
-    return "" if value in ("", None) else f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+    return "" if value in ("", None, [], {}) else f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -88,9 +88,11 @@ def measure(
     other load, drift, an emulator. Then it says what to do.
     """
     from pipeline.cli import on_device
+    from pipeline.cli.fleet import print_failures
     from pipeline.errors import UsageError
     from pipeline.measuring.subjects import is_release
     from pipeline.measuring.sweep import ways
+    from targets.errors import DeviceError
 
     asked = _Asked(options)
     if (whole or where_different) and is_release(recipe):
@@ -104,7 +106,8 @@ def measure(
     sessions: list[Session] = []
     wholes: list[on_device.Whole] = []
     profiles: list[Profile] = []
-    for spec in targets:
+
+    def on(spec: "TargetSpec") -> None:
         subject = subjects(recipe, spec)
         for how in ways(asked.facts(spec), asked.how()) if sweep else [asked.how()]:
             plan = asked.plan({"A": subject}, spec, how, pause_s=0.0 if sweep else _seconds("--pause", pause))
@@ -120,11 +123,21 @@ def measure(
             wholes.append(on_device.whole_way(subject, way, asked.place(), spec, asked.how()))
             if not as_json:
                 on_device.show_whole(wholes[-1])
+
+    failed = []
+    for spec in targets:
+        try:
+            on(spec)
+        except DeviceError as error:  # the others are measured all the same
+            failed.append(error)
     views.write_page(options["html"], sessions)
     if as_json:
         click.echo(views.sessions_json(sessions, profiles, wholes))
     elif sweep:
         views.show_sweep(sessions)
+    print_failures(failed)
+    if failed:
+        raise click.exceptions.Exit(failed[0].exit_code)
     _leave(sessions, asked.force)
 
 

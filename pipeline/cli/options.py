@@ -33,7 +33,11 @@ state_option: Callable[[Any], Any] = click.option(
     help="Folder for records and blobs.  [default: .deploy beside the configuration]",
 )
 target_option: Callable[[Any], Any] = click.option(
-    "--target", "targets", multiple=True, metavar="NAME", help="Only this target; may be repeated."
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="SELECTOR",
+    help="Only these: a name, group, glob, or 'site=lyon & soc=bcm2712'; may be repeated.",
 )
 recipe_option: Callable[[Any], Any] = click.option(
     "--recipe", "recipes", multiple=True, metavar="NAME", help="Only this recipe; may be repeated."

@@ -68,7 +68,8 @@ def select(
             keys = sorted({key for spec, of in known for key in attributes(spec, of)})
             raise UsageError(
                 f"--target {selector.text}: this means none of the {len(specs)} devices",
-                hint=f"devices have: {', '.join(keys)}; `deploy targets list` shows their values",
+                hint=f"devices have: {', '.join(keys)}; `deploy targets list` shows their values, and after "
+                "`deploy targets probe` there are arch, cpu, os, python and each runtime too",
             )
         chosen |= found
     return tuple(spec for spec in specs if spec.name in chosen)

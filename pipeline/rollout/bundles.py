@@ -76,7 +76,9 @@ class Bundles:
         found = self._journal.find(words.lower()) if len(words) >= 4 else ()
         if len(found) != 1:
             many = f"{len(found)} releases begin with {words!r}" if found else f"{words}: no such file or release"
-            raise UsageError(many, hint="give the bundle that `deploy release` wrote, or more digits of a release's id")
+            raise UsageError(
+                many, hint="give the bundle that `deploy run` wrote into deploy-out, or more digits of a release's id"
+            )
         path = self._journal.bundle(found[0])
         if path is None or not path.exists():
             raise UsageError(f"the bundle of release {found[0][:12]} is gone", hint=f"it was {path}")

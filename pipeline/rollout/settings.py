@@ -43,6 +43,8 @@ def _schema(example: str) -> WithJsonSchema:
 
 
 Share = Annotated[float, BeforeValidator(_share), _schema("10 %")]
+# A slower release may be what is wanted: keeping float32 is a legal answer.
+Margin = Annotated[float, BeforeValidator(lambda value: _parsed(value, "share")), _schema("10 %")]
 Seconds = Annotated[float, BeforeValidator(lambda value: _parsed(value, "s")), _schema("30 s")]
 Size = Annotated[WaveSize, BeforeValidator(_wave), _schema("1 or 10 %")]
 
@@ -71,7 +73,7 @@ class RolloutConfig(BaseModel):
     )
     retries: int = Field(default=3, ge=0, description="new tries on a device after an error that may pass")
     retry: Seconds = Field(default=1.0, description="longest wait before the first new try; it doubles, with jitter")
-    p90_margin: Share = Field(
+    p90_margin: Margin = Field(
         default=0.1, description="how much slower than the release before it on the same device is still no worse"
     )
     compare_blocks: int = Field(

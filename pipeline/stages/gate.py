@@ -246,8 +246,9 @@ def _explain(
     failed = [recipe for recipe, verdict in others.items() if verdict.verdict != "pass"]
     parts = []
     if slower:
-        parts.append(f"{', '.join(slower)} pass too but are no better in {objective} here")
+        words = "pass too but are" if len(slower) > 1 else "passes too but is"
+        parts.append(f"{', '.join(slower)} {words} no better in {objective} here")
     if failed:
-        parts.append(f"{', '.join(failed)} do not pass")
+        parts.append(f"{', '.join(failed)} {'do' if len(failed) > 1 else 'does'} not pass")
     why = "; ".join(parts) or "there was no quantized candidate"
     return f"keep float32 here: {why}"

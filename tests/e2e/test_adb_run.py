@@ -60,7 +60,9 @@ def test_a_run_brings_the_candidates_to_phones(lab: tuple[str, dict[str, Any]], 
     listing = subprocess.run(
         **{**work.command(), "args": [*DEPLOY, "targets", "list"]}, capture_output=True, check=True
     )
-    assert f"pixel-7-0        adb    127.0.0.1:{targets['pixel-7-0']['port']}" in listing.stdout
+    assert ["pixel-7-0", "adb", f"127.0.0.1:{targets['pixel-7-0']['port']}", "default"] in [
+        line.split() for line in listing.stdout.splitlines()
+    ]
     probe = [*DEPLOY, "targets", "probe", "pixel-7-0"]
     told = subprocess.run(**{**work.command(), "args": probe}, capture_output=True, check=True).stdout
     for words in ("Google Pixel 7", "Android 14 (API 34)", "clusters 0-3 4-5 6-7", "battery_percent"):

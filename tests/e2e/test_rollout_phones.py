@@ -8,7 +8,6 @@ import json
 import platform
 import secrets
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,9 +76,8 @@ def states(result: dict[str, Any]) -> dict[str, str]:
 
 
 def test_what_does_not_fit_is_refused_before_a_byte_is_sent(tmp_path: Path, releases: Path) -> None:
-    root = tmp_path / "device"
-    target = {"transport": "local", "python": sys.executable, "root": str(root)}
-    work = work_on(tmp_path / "work", releases, {"here": target})
+    work = work_on(tmp_path, releases, {"here": {"transport": "local"}})
+    root = work.state / "local-device"
     planned = deploy(work, "plan", "--release", str(releases / "future.release"), "--json")
     (device,) = json.loads(planned.stdout)["devices"]
     assert (planned.returncode, device["state"], device["code"]) == (3, "failed", "fit"), device
@@ -91,15 +89,14 @@ def test_what_does_not_fit_is_refused_before_a_byte_is_sent(tmp_path: Path, rele
 
 
 def test_the_first_push_leaves_a_device_that_can_verify(tmp_path: Path, releases: Path) -> None:
-    root = tmp_path / "device"
-    target = {"transport": "local", "python": sys.executable, "root": str(root)}
-    careless = work_on(tmp_path / "careless", releases, {"here": target}, trusted=[])
+    careless = work_on(tmp_path, releases, {"here": {"transport": "local"}}, trusted=[])
+    root = careless.state / "local-device"
     assert states(push(careless, releases / "1.release", 0)) == {"here": "confirmed"}
     assert not (root / "trust").exists()
     (row,) = json.loads(deploy(careless, "status", "--json").stdout)
     assert "takes unsigned releases" in row["note"]
 
-    work = work_on(tmp_path / "work", releases, {"here": target})
+    work = work_on(tmp_path, releases, {"here": {"transport": "local"}})
     done = deploy(work, "push", "--release", str(releases / "1.release"))
     assert done.returncode == 0 and "here: trusts ed25519:" in done.stderr, done.stderr
     assert len(list((root / "trust").iterdir())) == 1, "also a device that had the release already"

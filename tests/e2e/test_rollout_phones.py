@@ -1,7 +1,7 @@
 """`deploy push` to devices without Python; and what is asked of any device before a byte is sent: fit, and keys.
 
-The phones are folders of this machine behind the lab's Python adb daemon, and emulated ARM64 ones behind the genuine
-one; models run there by our C programs, over the genuine adb client.
+The phones are folders of this machine behind the lab's Python adb daemon, and an emulated ARM64 one behind the
+genuine one; models run there by our C programs, over the genuine adb client.
 """
 
 import json
@@ -117,7 +117,7 @@ def of_phones(work: Project, releases: Path, current: Any) -> None:
     assert set(states(again).values()) == {"unchanged"}
     wrong = push(work, releases / "wrong.release", 1)
     assert (wrong["state"], wrong["members"][0]["code"]) == ("stopped", "answer"), wrong
-    assert sorted(states(wrong).values()) == ["failed", "waiting"]
+    assert sorted(states(wrong).values()) == ["failed", *["waiting"] * (len(names) - 1)]
     assert {current(name) for name in names} == {first["release"]}
     second = push(work, releases / "2.release", 0)
     assert set(states(second).values()) == {"confirmed"}
@@ -144,11 +144,11 @@ def test_a_rollout_to_phones(tmp_path: Path, releases: Path) -> None:
 def lab() -> Iterator[LabState]:
     require_lab("android")
     require_compiler("aarch64")
-    with running(Wanted(counts={"android": 2}), f"test-{secrets.token_hex(4)}") as started:
+    with running(Wanted(counts={"android": 1}), f"test-{secrets.token_hex(4)}") as started:
         yield started
 
 
-def test_a_rollout_to_emulated_android_devices(tmp_path: Path, releases: Path, lab: LabState) -> None:
+def test_a_rollout_to_an_emulated_android_device(tmp_path: Path, releases: Path, lab: LabState) -> None:
     def current(name: str) -> str:
         script = "readlink /data/local/tmp/edge-deploy/current || cat /data/local/tmp/edge-deploy/current"
         argv = command_inside(lab, name, ["sh", "-c", script])

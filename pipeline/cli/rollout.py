@@ -120,6 +120,7 @@ def _work(
                     watching=shown,
                     fits=ReleaseFit(bundles.blob, sheets),
                     sheets=sheets,
+                    lend=bundles.lend,
                     signed_by=bundles.signed_by,
                 ),
             )

@@ -19,7 +19,7 @@ class Bundles:
 
     def __init__(self, journal: Journal, folder: Path, keys: Sequence[PublicKey] | None) -> None:
         self._journal, self._folder, self._keys = journal, folder, keys
-        self._lock = threading.Lock()
+        self._lock, self._lending = threading.Lock(), threading.Lock()
         self._open: dict[str, Bundle] = {}
 
     def push(self, words: str) -> Release:
@@ -63,13 +63,15 @@ class Bundles:
         raise KeyError(digest)
 
     def lend(self, digest: str) -> None:
-        """Open an older release's bundle if it can be had: its files are what differences are made to."""
-        with suppress(DeployError):  # without it the new files are sent whole
+        """Open an older release's bundle if it can be had, for its files: differences are made to them."""
+        # Many devices ask at once, and one opening is enough. Without it new files are sent whole.
+        with self._lending, suppress(DeployError):
             self.reopen(digest)
 
     def _add(self, path: Path) -> Release:
         bundle = open_bundle(path, self._keys)
-        self._open[bundle.id] = bundle
+        with self._lock:
+            self._open[bundle.id] = bundle
         return read_release(bundle.manifest, bundle.signature)
 
     def _kept(self, words: str) -> Path:

@@ -37,6 +37,7 @@ class Tools:
     guard: Callable[[str], None]  # called when a device's switch begins, which is not interrupted
     said: Callable[[Member, str], None]  # (member, step) for whoever watches
     noted: Callable[[str], None]
+    lend: Callable[[str], None]
     fits: Fits = anything_fits
     key: bytes = b""  # the public key that has signed the release
 
@@ -283,6 +284,7 @@ class DeviceRun:
         model = known.classes.get(device.spec.device_class) if known else None
         if model is None:
             return None
+        self.tools.lend(release)
         files = {}
         for digest in model.digests:
             with suppress(KeyError):

@@ -52,6 +52,7 @@ class Engine:
     blobs: Blobs
     watching: Watching
     fits: Fits = anything_fits
+    lend: Callable[[str], None] = lambda release: None  # make an older release's files be among `blobs`
     sheets: Mapping[str, Facts] = field(default_factory=dict)  # of earlier probes, by device
     signed_by: Callable[[Release], bytes] = lambda release: b""  # the public key, where signatures are asked for
     differences: list[Difference] = field(default_factory=list)
@@ -212,6 +213,7 @@ class Engine:
             guard=lambda name: self.fleet.guard(name, on=True),
             said=self.watching.changed,
             noted=self.watching.noted,
+            lend=self.lend,
             fits=self.fits,
             key=self.signed_by(release) if release else b"",
         )

@@ -50,7 +50,7 @@ class ShellDevice(Device):
         if self._runner is None:
             hint = "install a package with a runner (entry point edge_deploy.runners), or set `python:` if it has one"
             raise NoRuntime(f"{name}: nothing here can run a model on a device without Python", hint=hint)
-        if files is None:
+        if files is None or not files.keys() >= {"blob", "inputs", "expected"}:
             raise InputError(f"{name}: a device without Python needs the host's copies of the model and the sample")
         facts = self.facts()
         meter = metering(name, self.spec.meter, request.energy, facts.power_sources)

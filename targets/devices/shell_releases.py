@@ -1,8 +1,8 @@
 """The release store of a device that has only a shell: the layout of `targets.releases`, kept by the device's commands.
 
 The host decides and checks signatures, against the keys that lie on the device; hashes are made on the device. One
-session changes something at a time (`turn`); what is not done yet carries the suffix `.new`. The links are symbolic
-ones where the device's `mv` can replace a link (`-T`), else files that hold the same text.
+session changes something at a time (`turn`); what is not done yet carries the suffix `.new`. Where the file system has
+no symbolic links, `current`, `previous` and `confirmed` are files that hold the same text.
 """
 
 import hashlib
@@ -53,10 +53,12 @@ _WRITE = f"""
 mkdir -p "${{2%/*}}" && printf '%s\\n' "$3" >"$2.new" && chmod 644 "$2.new" && root=$1 live=$2 && set -- "$2.new" &&
   {_SYNC} && mv -f "$1" "$live" && set -- "$root" && {_SYNC}
 """
+# GNU's and busybox's mv replace a link in one step; toybox's does not, but its ln does: it renames a link made beside.
 _SWITCH = f"""
-cd "$1" && rm -f "$2.new" && {{
-  {{ ln -s "releases/$3" "$2.new" && mv -fT "$2.new" "$2"; }} 2>/dev/null || {{
-    rm -f "$2.new" && [ ! -L "$2" ] && echo "releases/$3" >"$2.new" && mv -f "$2.new" "$2"; }}
+cd "$1" && rm -f "$2.new" && wanted=releases/$3 && {{
+  {{ ln -s "$wanted" "$2.new" && mv -fT "$2.new" "$2"; }} 2>/dev/null || ln -sfn "$wanted" "$2" 2>/dev/null
+  rm -f "$2.new"
+  [ "$(readlink "$2")" = "$wanted" ] || {{ [ ! -L "$2" ] && echo "$wanted" >"$2.new" && mv -f "$2.new" "$2"; }}
 }} && {_SYNC}
 """
 # One that is there is repaired file by file, each in one step: it may be in use. The model is a second name of the

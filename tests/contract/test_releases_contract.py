@@ -474,19 +474,20 @@ def test_another_session_that_changes_something_is_waited_for(device: Device, tm
 
 
 @pytest.mark.parametrize("spec", ["adb"], indirect=True)
-@pytest.mark.parametrize("mv", ["with -T", "without"])
+@pytest.mark.parametrize("lacks", ["nothing", "mv -fT", "ln -s"])
 def test_a_phone_whose_tools_are_few(
-    device: Device, another: Connect, tmp_path: Path, mv: str, monkeypatch: pytest.MonkeyPatch
+    device: Device, another: Connect, tmp_path: Path, lacks: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if mv == "without":
-        monkeypatch.setattr(shell_releases, "_SWITCH", shell_releases._SWITCH.replace("mv -fT", "mv --no-such"))
+    # The device's own tools have all of it: the script that it is given asks for what they do not know.
+    script = shell_releases._SWITCH.replace(lacks, f"{lacks.split()[0]} --no-such")
+    monkeypatch.setattr(shell_releases, "_SWITCH", script)
     store, made = device.releases, [make_release(tmp_path, number) for number in range(1, 6)]
     for release in made[:3]:
         proved(device, release)
     found = store.installed()
     assert (found.current, found.previous, found.confirmed) == (made[2].id, made[1].id, made[2].id)
     assert "checked by the host only" in found.note
-    assert (root(device) / "current").is_symlink() == (mv == "with -T")
+    assert (root(device) / "current").is_symlink() == (lacks != "ln -s")
     assert not list(root(device).rglob("*.new"))
     past = time.time() - 100_000
     for path in (root(device) / "blobs" / "sha256").iterdir():

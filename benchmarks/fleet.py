@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Timer
 
 import paramiko
 
@@ -108,21 +107,18 @@ def _memory(_: int) -> Iterator[Row]:
 
 
 def _blackhole(times: int) -> Iterator[Row]:
+    """Counted from the last byte that this host's own system took."""
     with _lab(1) as (lab, specs, folder):
         noticed = []
         for _ in range(times):
             files = _model(folder / "large", _LARGE_BYTES)
-            inflict(lab, specs[0].name, "rate", 5e6)
-            dark: list[float] = []
+            inflict(lab, specs[0].name, "blackhole-after", _LARGE_BYTES // 3)
+            last: list[float] = []
             with connect(specs[0], state=folder) as device:
-                cable = Timer(
-                    1, lambda dark=dark: (dark.append(time.monotonic()), inflict(lab, specs[0].name, "blackhole"))
-                )  # type: ignore[misc]
-                cable.start()
                 try:
-                    _transfer(device, files)
+                    device.releases.transfer(files, progress=lambda *_, last=last: last.append(time.monotonic()))  # type: ignore[misc]
                 except DeviceError:
-                    noticed.append(time.monotonic() - dark[0])
+                    noticed.append(time.monotonic() - last[-1])
                 else:
                     raise RuntimeError("the push outran the fault")
             inflict(lab, specs[0].name, "restore")

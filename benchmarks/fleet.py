@@ -1,16 +1,19 @@
-"""Releases onto many devices: first push, nothing changed, one large file; against Paramiko and OpenSSH's `cat >`.
+"""Releases onto many devices: against Fabric, a Paramiko pool, parallel-ssh, asyncssh, pyinfra and OpenSSH's `cat >`.
 
-Needs root for the device lab. All sides push to the same hosts in turns. Not here yet: parallel-ssh, asyncssh, pyinfra,
-links with a round trip, 250 hosts.
+Needs root for the device lab, and PyPI once for the other tools, which get an environment of their own. All sides push
+to the same hosts in turns. `--row NAME` measures one of: first, unchanged, large, trip, memory, blackhole, growth.
 """
 
+import argparse
 import hashlib
+import json
 import os
-import resource
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,45 +21,166 @@ from tempfile import TemporaryDirectory
 import paramiko
 
 from benchmarks.pairs import Row, absent, at_least, at_most, in_turns, main, middle
+from targets.cache import cache_folder, ensure
 from targets.device import Device, connect
+from targets.errors import DeviceError
 from targets.lab.doctor import findings
+from targets.lab.faults import inflict
 from targets.lab.lab import Wanted, down, up
+from targets.lab.state import LabState
 from targets.records import TargetSpec
 
 _NAME = f"fleet-{os.getpid()}"
 _HOSTS = 100
+_MANY_HOSTS = 250
 _MODEL_BYTES = 5_000_000
 _LARGE_BYTES = 30_000_000  # a host of the lab has 64 MB
+_TOOLS = ("fabric", "parallel-ssh", "asyncssh", "pyinfra")
+_PEER = Path(__file__).with_name("fleet_peer.py")
 
 
-def rows(times: int) -> Iterator[Row]:
+@contextmanager
+def _lab(hosts: int) -> Iterator[tuple[LabState, list[TargetSpec], Path]]:
+    """Hosts that have the agent, as a fleet has after its first day."""
+    lab = up(_NAME, Wanted(counts={"ssh": hosts}))
+    try:
+        with TemporaryDirectory() as folder:
+            specs = [replace(spec, connect_timeout_s=60.0) for spec in lab.target_specs()]
+            _push(specs, Path(folder), _model(Path(folder) / "first", 1000))
+            yield lab, specs, Path(folder)
+    finally:
+        down(_NAME)
+
+
+def _first(times: int) -> Iterator[Row]:
+    with _lab(_HOSTS) as (_, specs, folder):
+        sides: dict[str, Callable[[], float]] = {
+            "ours": lambda: _push(specs, folder, _model(folder / "model", _MODEL_BYTES)),
+            "paramiko": lambda: _paramiko(specs, _model(folder / "model", _MODEL_BYTES)),
+        }
+        for tool in _TOOLS[:3]:
+            sides[tool] = lambda tool=tool: _tool(tool, specs, _model(folder / "model", _MODEL_BYTES))  # type: ignore[misc]
+        found = {name: middle(samples) for name, samples in in_turns(sides, times).items()}
+        for name in list(sides)[1:]:
+            bar = found[name] if name == "paramiko" else None
+            named = f"{_HOSTS} hosts, 5 MB, hash on the device, against {name}"
+            yield _against(named, found["ours"], found[name], bar)
+
+
+def _against(name: str, value: float, peer: float, bar: float | None) -> Row:
+    return Row(name=name, value=value, unit="s", peer=peer, bar=bar, ok=None if bar is None else value <= bar)
+
+
+def _unchanged(times: int) -> Iterator[Row]:
+    with _lab(_HOSTS) as (_, specs, folder):
+        files = _model(folder / "model", 1_000_000)
+        sides = {
+            "ours": lambda: _push(specs, folder, files),
+            "pyinfra": lambda: _tool("pyinfra", specs, files, keep=True),
+        }
+        for side in sides.values():
+            side()  # from now on it is there
+        found = in_turns(sides, times)
+        peer = middle(found["pyinfra"])
+        yield _against(f"{_HOSTS} hosts, nothing changed, against pyinfra", middle(found["ours"]), peer, 0.15 * peer)
+
+
+def _large(times: int) -> Iterator[Row]:
+    with _lab(1) as (_, specs, folder):
+        yield _against_cat("on loopback", specs[0], folder, times)
+
+
+def _trip(times: int) -> Iterator[Row]:
+    with _lab(1) as (lab, specs, folder):
+        for trip_ms in (20, 100):
+            inflict(lab, specs[0].name, "delay", trip_ms / 2000)
+            yield _against_cat(f"at {trip_ms} ms of round trip", specs[0], folder, times)
+
+
+def _memory(_: int) -> Iterator[Row]:
+    with _lab(_MANY_HOSTS) as (_state, specs, folder):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is counted from here
+        _push(specs, folder, _model(folder / "model", _MODEL_BYTES))
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        peak_mb = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) * 1024 / 1e6
+    yield at_most(f"memory of the controller, {_MANY_HOSTS} hosts at once", peak_mb, "MB", 200.0)
+
+
+def _blackhole(times: int) -> Iterator[Row]:
+    """Counted from the last byte that this host's own system took."""
+    with _lab(1) as (lab, specs, folder):
+        noticed = []
+        for _ in range(times):
+            files = _model(folder / "large", _LARGE_BYTES)
+            inflict(lab, specs[0].name, "blackhole-after", _LARGE_BYTES // 3)
+            last: list[float] = []
+            with connect(specs[0], state=folder) as device:
+                try:
+                    device.releases.transfer(files, progress=lambda *_, last=last: last.append(time.monotonic()))  # type: ignore[misc]
+                except DeviceError:
+                    noticed.append(time.monotonic() - last[-1])
+                else:
+                    raise RuntimeError("the push outran the fault")
+            inflict(lab, specs[0].name, "restore")
+        yield at_most("black hole in the middle of a push noticed", middle(noticed), "s", 5.0)
+
+
+def _growth(times: int) -> Iterator[Row]:
+    """Per host, a large fleet takes no longer than a small one."""
+    with _lab(_MANY_HOSTS) as (_, specs, folder):
+
+        def each(count: int) -> float:
+            return _push(specs[:count], folder, _model(folder / "model", _MODEL_BYTES)) / count * 1000
+
+        sizes = (10, 50, _MANY_HOSTS)
+        found = {count: middle([each(count) for _ in range(times)]) for count in sizes}
+        for count in sizes[1:]:
+            yield at_most(f"5 MB, time per host, {count} against 10 hosts", found[count], "ms", found[10], found[10])
+
+
+_ROWS: Mapping[str, Callable[[int], Iterator[Row]]] = {
+    "first": _first,
+    "unchanged": _unchanged,
+    "large": _large,
+    "trip": _trip,
+    "memory": _memory,
+    "blackhole": _blackhole,
+    "growth": _growth,
+}
+
+
+def rows(times: int, names: tuple[str, ...] = tuple(_ROWS)) -> Iterator[Row]:
     if missing := [finding.missing for finding in findings("ssh")]:
         yield absent("fleet", "s", f"missing {', '.join(missing)}")
         return
-    lab = up(_NAME, Wanted(counts={"ssh": _HOSTS}))
-    try:
-        with TemporaryDirectory() as folder:
-            specs = [replace(spec, connect_timeout_s=30.0) for spec in lab.target_specs()]
-            yield from _fleet(specs, Path(folder), times)
-            yield from _large(specs[0], Path(folder), times)
-    finally:
-        down(_NAME)
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-    yield at_most(f"memory of the controller, {_HOSTS} hosts, Paramiko's own side included", peak_mb, "MB", 200.0)
+    for name in names:
+        yield from _ROWS[name](times)
 
 
-def _fleet(specs: list[TargetSpec], folder: Path, times: int) -> Iterator[Row]:
-    warm = _model(folder / "warm", 1000)
-    _push(specs, folder, warm)  # the agent is there from now on, as it is after a fleet's first day
-    sides = {
-        "ours": lambda: _push(specs, folder, _model(folder / "model", _MODEL_BYTES)),
-        "paramiko": lambda: _paramiko(specs, _model(folder / "model", _MODEL_BYTES)),
-    }
-    found = in_turns(sides, times)
-    peer = middle(found["paramiko"])
-    yield at_most(f"{_HOSTS} hosts, 5 MB, hash on the device", middle(found["ours"]), "s", peer, peer)
-    unchanged = middle([_push(specs, folder, warm) for _ in range(times)])
-    yield Row(name=f"{_HOSTS} hosts, nothing changed", value=unchanged, unit="s", peer=None, bar=None, ok=None)
+def _peers() -> Path:
+    """The Python of an environment that has the other tools."""
+
+    def build(folder: Path) -> None:
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        # The venv is renamed once it is whole: its scripts name its old place, its interpreter works from any.
+        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, *_TOOLS], check=True, stdout=sys.stderr)
+
+    return ensure(cache_folder("benchmarks") / "fleet-peers", build) / "bin" / "python"
+
+
+def _tool(name: str, specs: list[TargetSpec], files: dict[str, Path], keep: bool = False) -> float:
+    ((digest, path),) = files.items()
+    hosts = [{"host": s.host, "port": s.port, "user": s.user, "key": s.identity_file} for s in specs]
+    job = {"hosts": hosts, "known_hosts": specs[0].known_hosts, "path": str(path), "digest": digest}
+    done = subprocess.run(
+        [str(_peers()), str(_PEER), name], input=json.dumps(job), capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
+    if not keep:
+        _on_each(specs, lambda spec: _run(spec, "rm -f peer"))
+    return float(done.stdout.splitlines()[-1])
 
 
 def _model(path: Path, size: int) -> dict[str, Path]:
@@ -120,24 +244,17 @@ def _paramiko(specs: list[TargetSpec], files: dict[str, Path]) -> float:
     return took
 
 
-def _large(spec: TargetSpec, folder: Path, times: int) -> Iterator[Row]:
-    where = [
-        "-F",
-        "none",
-        "-i",
-        spec.identity_file,
-        "-o",
-        f"UserKnownHostsFile={spec.known_hosts}",
-        "-p",
-        str(spec.port),
-    ]
+def _against_cat(where: str, spec: TargetSpec, folder: Path, times: int) -> Row:
+    """By the ratio of each pair, since a neighbour's load falls on both of a pair."""
+    known = f"UserKnownHostsFile={spec.known_hosts}"
+    options = ["-F", "none", "-i", spec.identity_file, "-o", known, "-p", str(spec.port)]
     login = f"{spec.user}@{spec.host}" if spec.user else spec.host
 
     def cat() -> float:
         path = next(iter(_model(folder / "large", _LARGE_BYTES).values()))
         start = time.perf_counter()
         with path.open("rb") as source:
-            subprocess.run(["ssh", *where, login, "cat >large && rm large"], stdin=source, check=True)
+            subprocess.run(["ssh", *options, login, "cat >large && rm large"], stdin=source, check=True)
         return _LARGE_BYTES / 1e6 / (time.perf_counter() - start)
 
     def ours() -> float:
@@ -150,8 +267,9 @@ def _large(spec: TargetSpec, folder: Path, times: int) -> Iterator[Row]:
         return _LARGE_BYTES / 1e6 / took
 
     found = in_turns({"ours": ours, "cat": cat}, times)
-    peer = middle(found["cat"])
-    yield at_least("30 MB on loopback, hash on the device", middle(found["ours"]), "MB/s", 0.95 * peer, peer)
+    ratio = middle([mine / other for mine, other in zip(found["ours"], found["cat"], strict=True)])
+    middle(found["ours"]), middle(found["cat"])
+    return at_least(f"30 MB {where}, hash on the device, as a share of `ssh cat >`", ratio, "", 0.95)
 
 
 def _transfer(device: Device, files: dict[str, Path]) -> None:
@@ -159,4 +277,7 @@ def _transfer(device: Device, files: dict[str, Path]) -> None:
 
 
 if __name__ == "__main__":
-    main(rows, doc=__doc__, pairs=3)
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--row", choices=_ROWS)
+    asked, sys.argv[1:] = parser.parse_known_args()
+    main(lambda times: rows(times, (asked.row,) if asked.row else tuple(_ROWS)), doc=__doc__, pairs=3)

@@ -305,9 +305,9 @@ def test_what_a_killed_session_left_is_swept_by_the_next(make_spec: MakeSpec, tm
     stray.write_bytes(b"half a file")
     with connect(spec, state=tmp_path):
         assert stray.exists(), "a living session's files are its own"
-    for pid in processes_with(str(root / "agent")):
+    for pid in processes_with(spec.root):
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not processes_with(str(root / "agent")))
+    wait_until(lambda: not processes_with(spec.root))
     with pytest.raises(AgentFailed, match="the agent ended"):
         first.facts()
     first.close()

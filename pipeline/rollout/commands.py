@@ -6,7 +6,7 @@ from dataclasses import replace
 from pipeline.errors import UsageError
 from pipeline.rollout.engine import Engine
 from pipeline.rollout.plan import Wish, member_of, plan_device, plan_rollout
-from pipeline.rollout.records import Member, Policy, Result, Rollout, Seen, WaveSize
+from pipeline.rollout.records import NOTHING_BEFORE, Member, Policy, Result, Rollout, Seen, WaveSize
 from pipeline.rollout.release import Release
 from pipeline.rollout.status import Status, known_of, status_of
 
@@ -44,9 +44,14 @@ def rollback(engine: Engine, names: Sequence[str], policy: Policy, to: str = "")
                 members.append(replace(base, state="unchanged", wave=0, installed=target, reason="has it already"))
             elif not target and not has.pending:
                 reason = "there is no release before the one it has"
-                members.append(replace(base, state="failed", wave=0, code="none", reason=reason, hint="deploy push"))
+                members.append(
+                    replace(base, state="failed", wave=0, code=NOTHING_BEFORE, reason=reason, hint="deploy push")
+                )
             else:
                 members.append(replace(base, installed=target, reason="deploy rollback"))
+    if any(member.state == "reverting" for member in members):
+        # Of several devices some may have nothing to go back to; that is a failure only if it is so of all.
+        members = [replace(m, state="unchanged") if m.code == NOTHING_BEFORE else m for m in members]
     return engine.go_back(members, policy)
 
 

@@ -42,6 +42,9 @@ GOOD: frozenset[MemberState] = frozenset({"confirmed", "unchanged"})
 BAD: frozenset[MemberState] = frozenset({"failed", "reverted", "lost"})
 UNFINISHED: frozenset[MemberState] = frozenset({"active", "reverting"})
 
+# Code of a device of a rollback that has no release to go back to.
+NOTHING_BEFORE = "none-before"
+
 # Codes of failures that say something of the release rather than of the device.
 ANSWER, LATENCY, MEMORY, HEALTH, FIT = "answer", "latency", "memory", "health", "fit"
 

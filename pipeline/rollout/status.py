@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline.rollout.plan import security_note
-from pipeline.rollout.records import Member, Rollout, Seen
+from pipeline.rollout.records import NOTHING_BEFORE, Member, Rollout, Seen
 from targets.records import Absent
 
 StatusState = Literal[
@@ -100,8 +100,10 @@ def _why(
         and part[0].state in ("running", "undoing")
         and member.state in ("waiting", "active", "reverting")
     ):
-        doing = {"waiting": "its wave has not begun", "active": "being worked on", "reverting": "going back"}
+        doing = {"waiting": "waits for its turn", "active": "being worked on", "reverting": "going back"}
         return "in-rollout", f"{doing[member.state]} in {part[0].id}", "", since_s
+    if part and member and part[0].state in ("running", "undoing") and member.state == "pending":
+        return "pending", member.reason, member.hint or "deploy reconcile", since_s
     if seen and seen.fault:
         state: StatusState = "lost" if member and member.state == "lost" else "pending"
         return state, seen.fault.message, seen.fault.hint, since_s
@@ -109,6 +111,9 @@ def _why(
     if pending and not isinstance(installed, Absent):
         told = "switched to, but not proved" + (f": {member.reason}" if member and member.reason else "")
         return "unconfirmed", told, "deploy reconcile", since_s
+    # A rollback that had nowhere to go says nothing of what it has.
+    if member and member.code == NOTHING_BEFORE:
+        return "current", member.reason, "", since_s
     brought_back = part is not None and part[0].kind == "rollback"  # which is what was wanted of it
     if member and member.state in ("failed", "reverted", "lost") and not (brought_back and member.state == "reverted"):
         return "lost" if member.state == "lost" else "refused", member.reason, member.hint, since_s

@@ -9,7 +9,7 @@ from fleet_in_memory import Board, Fuse, Link, release_of, spec_of
 
 from pipeline.reporting.rollout import ago, duration
 from pipeline.rollout.plan import Wish, member_of, plan_device, plan_rollout
-from pipeline.rollout.records import Member, Rollout, Seen
+from pipeline.rollout.records import NOTHING_BEFORE, Member, Rollout, Seen
 from pipeline.rollout.release import Model
 from pipeline.rollout.settings import RolloutConfig
 from pipeline.rollout.status import Known, status_of
@@ -126,13 +126,16 @@ def known(**changes: Any) -> Known:
     return replace(base, **changes)
 
 
-def part(state: Any, rollout: str = "done", kind: str = "push", reason: str = "") -> tuple[Rollout, Member]:
+def part(
+    state: Any, rollout: str = "done", kind: str = "push", reason: str = "", code: str = ""
+) -> tuple[Rollout, Member]:
     absent = Absent(reason="not over")
     run = Rollout(
         id="r", kind=kind, release=NEW.id, name="net", state=rollout, reason=reason, policy=POLICY,
         allow_downgrade=False, owner="", began_s=1.0, ended_s=absent,
     )  # type: ignore[arg-type]  # fmt: skip
     member = replace(member_of(plan_device(seen(), WISH)), state=state, reason="because", hint="do", since_s=7.0)
+    member = replace(member, code=code)
     return run, member
 
 
@@ -147,7 +150,9 @@ def part(state: Any, rollout: str = "done", kind: str = "push", reason: str = ""
         ({"known": known(), "part": part("failed")}, "refused", "because"),
         ({"known": known(), "part": part("reverted", kind="rollback")}, "current", "because"),
         ({"known": known(), "part": part("waiting", "stopped", reason="wave 1: no")}, "current", "stopped"),
-        ({"known": known(), "part": part("waiting", "running")}, "in-rollout", "its wave has not begun"),
+        ({"known": known(), "part": part("waiting", "running")}, "in-rollout", "waits for its turn"),
+        ({"known": known(), "part": part("pending", "running")}, "pending", "because"),
+        ({"known": known(), "part": part("failed", kind="rollback", code=NOTHING_BEFORE)}, "current", "because"),
         ({"known": known(pending=NEW.id, installed=NEW.id)}, "unconfirmed", "not proved"),
         ({"known": known(pinned=True)}, "pinned", "kept there"),
         ({"known": known(pinned=True, installed="")}, "pinned", "does not have"),

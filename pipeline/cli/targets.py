@@ -193,6 +193,9 @@ def provision(
         ]
         if rows:
             print_table(("device", "environment", "sent", "runtimes", "python"), rows)
+        for spec, found in outcomes:
+            if isinstance(found, Provisioned) and spec.python:
+                click.echo(f"{spec.name}: not used as long as its target says `python: {spec.python}`", err=True)
         for note in dict.fromkeys(note for found in given for note in found.given_up):
             click.echo(f"not to be had: {note}", err=True)
         print_failures(failures(outcomes))

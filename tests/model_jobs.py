@@ -61,6 +61,10 @@ def whole_way(
     common: dict[str, Any] = {"base": folder, "report": _silent, "inputs": prepared["inputs"]}
     float_model, reference = exported / "model", source / "reference"
     export_jobs.compare_hop(format=format, model=float_model, reference=reference, calibrate=calibrate, **common)
+    if format == "onnx":
+        export_jobs.make_quantizable(
+            calibrate=calibrate, inputs=prepared["inputs"], base=folder, scratch=exported, report=_silent
+        )
     found = {}
     for name in recipes:
         output = folder / f"{name}.{format}"

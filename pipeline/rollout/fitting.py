@@ -11,6 +11,7 @@ from pipeline.rollout.records import FIT
 from pipeline.rollout.release import Model
 from pipeline.rollout.verify import Blobs
 from pipeline.worker import Worker
+from targets.errors import DiskFull
 from targets.records import Facts, Failed
 
 
@@ -39,7 +40,10 @@ class ReleaseFit:
         fit = judge(described, facts)
         if fit.answer != "no":
             return None
-        return Failed(code=FIT, message=f"the model {fit.text}", hint=fit.remedy or "deploy fit says more")
+        blocking = {reason.code for reason in fit.reasons if reason.weight in ("no", "lowerable")}
+        # A full disk is the device's trouble and says nothing of the release.
+        code = DiskFull.code if blocking == {"disk"} else FIT
+        return Failed(code=code, message=f"the model {fit.text}", hint=fit.remedy or "deploy fit says more")
 
     def _describe(self, model: Model) -> Described | None:
         with self._lock:

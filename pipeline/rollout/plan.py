@@ -6,7 +6,7 @@ from math import ceil
 
 from pipeline.quantities import size
 from pipeline.release.keys import PublicKey
-from pipeline.rollout.records import FIT, DevicePlan, Member, Policy, RolloutPlan, Seen, StepName
+from pipeline.rollout.records import DevicePlan, Member, Policy, RolloutPlan, Seen, StepName
 from pipeline.rollout.release import Model, Release
 from pipeline.rollout.waves import foreseen
 from targets.delivery import RESERVE_BYTES
@@ -69,7 +69,7 @@ def plan_device(seen: Seen, wish: Wish, *, fits: Fits = anything_fits, compare: 
         if seen.transient and model and sheet and (unfit := fits(model, sheet)):
             told = f"by its fact sheet, {unfit.message}; it was not reached now"
             hint = f"{unfit.hint}; then deploy targets probe {spec.name}, and push again"
-            return found("failed", told, code=FIT, hint=hint)
+            return found("failed", told, code=unfit.code, hint=hint)
         state = "pending" if seen.transient else "failed"
         return found(state, seen.fault.message, code=seen.fault.code, hint=seen.fault.hint)
     assert seen.installed and seen.facts
@@ -78,7 +78,7 @@ def plan_device(seen: Seen, wish: Wish, *, fits: Fits = anything_fits, compare: 
         hint = f"set `class:` of target {spec.name}, or make the release for it; it has: {known}"
         return found("failed", f"the release has no model for class {spec.device_class!r}", code="class", hint=hint)
     if unfit := fits(model, seen.facts):
-        return found("failed", unfit.message, code=FIT, hint=unfit.hint)
+        return found("failed", unfit.message, code=unfit.code, hint=unfit.hint)
     if told := _mistrust(seen.installed, release):
         hint = "push a release signed by a key it trusts; its owner revokes keys in the folder `trust` there"
         return found("failed", told, code="signature", hint=hint)

@@ -70,7 +70,7 @@ def test_it_comes_out_right_in_every_format(efficientnet: Project) -> None:
 def test_a_second_run_keeps_everything_but_the_measurement(efficientnet: Project) -> None:
     ran = efficientnet.run()
     assert ran.status == 0, ran.err
-    assert ran.done == ["push local", "measure local", "gate", "report"]
+    assert ran.done == ["push local", "measure local", "gate", "release", "report"]
 
 
 def test_weights_without_their_module(efficientnet: Project) -> None:

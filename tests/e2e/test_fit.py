@@ -35,6 +35,7 @@ def test_a_fleet_of_three(here: Project) -> None:
     done = fit(here, model.name, "--json")
     assert done.returncode == 1, done.stderr
     answer = json.loads(done.stdout)
+    assert all("text" in row for row in answer["targets"].values()), answer
     found = {name: row["text"] for name, row in answer["targets"].items()}
     assert found["new"] == "fits"
     assert found["old"] == "does not fit: there is no runtime for tflite"

@@ -5,13 +5,11 @@ device is still asked: what it says is the truth, the journal only knows why.
 """
 
 import json
-import os
 import secrets
-import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +18,10 @@ from sqlalchemy import ColumnElement, Row, and_, func, insert, select, update
 from pipeline import codec
 from pipeline.errors import UsageError
 from pipeline.rollout import tables as t
+from pipeline.rollout.controllers import lives, this_controller, who
 from pipeline.rollout.records import (
     GateVerdict,
     Member,
-    MemberState,
-    Pair,
     Policy,
     Rollout,
     RolloutKind,
@@ -33,6 +30,7 @@ from pipeline.rollout.records import (
     Wave,
 )
 from pipeline.rollout.release import Release, read_release
+from pipeline.rollout.rows import member_of_row, rollout_of_row, row_of
 from targets.errors import DeployError
 from targets.records import Absent
 
@@ -138,7 +136,7 @@ class Journal:
                 )
             )
             rows = [
-                {**_row(replace(member, since_s=time.time())), "rollout": rollout.id, "place": place}
+                {**row_of(replace(member, since_s=time.time())), "rollout": rollout.id, "place": place}
                 for place, member in enumerate(devices)
             ]
             if rows:
@@ -154,9 +152,9 @@ class Journal:
         ).all()
         shared = [row for row in busy if row.device in wanted]
         for row in shared:
-            if _lives(row.owner, row.owner_until_s):
+            if lives(row.owner, row.owner_until_s):
                 hint = "wait for it, or choose other devices with --target"
-                raise UsageError(f"rollout {row.id} works on {row.device} ({_who(row.owner)})", hint=hint)
+                raise UsageError(f"rollout {row.id} works on {row.device} ({who(row.owner)})", hint=hint)
         dead = {row.id for row in shared}
         over = {"state": "stopped", "reason": "another rollout has taken its devices", "ended_s": time.time()}
         connection.execute(update(t.rollouts).where(t.rollouts.c.id.in_(dead)).values(**over))
@@ -169,18 +167,18 @@ class Journal:
         if release:
             query = query.where(t.rollouts.c.release == release)
         with self._db.read() as connection:
-            return tuple(_rollout(row) for row in connection.execute(query))
+            return tuple(rollout_of_row(row) for row in connection.execute(query))
 
     def take_over(self, rollout: str) -> Rollout:
         """Go on with a rollout whose controller has died. Raises UsageError while that one lives."""
         with self._db.write() as connection:
             row = connection.execute(select(t.rollouts).where(t.rollouts.c.id == rollout)).one()
-            if row.owner != this_controller() and _lives(row.owner, row.owner_until_s):
+            if row.owner != this_controller() and lives(row.owner, row.owner_until_s):
                 hint = "wait for it, or end it with Ctrl-C; it is taken for dead a minute after its last sign of life"
-                raise UsageError(f"rollout {row.id} is being worked on ({_who(row.owner)})", hint=hint)
+                raise UsageError(f"rollout {row.id} is being worked on ({who(row.owner)})", hint=hint)
             mine = {"owner": this_controller(), "owner_until_s": time.time() + OWNED_S}
             connection.execute(update(t.rollouts).where(t.rollouts.c.id == rollout).values(**mine))
-        return replace(_rollout(row), owner=this_controller())
+        return replace(rollout_of_row(row), owner=this_controller())
 
     def beat(self, rollout: str) -> None:
         """Say that this controller lives."""
@@ -205,7 +203,7 @@ class Journal:
     def members(self, rollout: str) -> tuple[Member, ...]:
         query = select(t.members).where(t.members.c.rollout == rollout).order_by(t.members.c.place)
         with self._db.read() as connection:
-            return tuple(_member(row) for row in connection.execute(query))
+            return tuple(member_of_row(row) for row in connection.execute(query))
 
     def last_part(self, device: str) -> tuple[Rollout, Member] | None:
         """A device's part in the last rollout that had it."""
@@ -226,14 +224,14 @@ class Journal:
         wanted = set(names)
         with self._db.read() as connection:
             rows = connection.execute(query).all()
-        return {row.device: (rollouts[row.rollout], _member(row)) for row in rows if row.device in wanted}
+        return {row.device: (rollouts[row.rollout], member_of_row(row)) for row in rows if row.device in wanted}
 
     def put(self, rollout: str, member: Member, *, desired: str | None = None) -> Member:
         """Write a device's new state, and what it is to have from now on when that changes too."""
         member = replace(member, since_s=time.time())
         with self._db.write() as connection:
             where = and_(t.members.c.rollout == rollout, t.members.c.device == member.device)
-            connection.execute(update(t.members).where(where).values(**_row(member)))
+            connection.execute(update(t.members).where(where).values(**row_of(member)))
             if desired is not None:
                 self._set_desired(connection, member.device, desired, member.reason, member.device_class)
         return member
@@ -357,70 +355,3 @@ class Journal:
 def open_journal(where: str, folder: Path, *, trusted: bool = False) -> Journal:
     """The journal at a URL, or in the state folder; raises what `tables.open_database` raises."""
     return Journal(t.open_database(where, folder, trusted=trusted))
-
-
-def this_controller() -> str:
-    """This process, told from all others that ever had its number."""
-    return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
-
-
-def _started(pid: int) -> str:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if stat[0] in "ZX" else stat[19]
-
-
-def _lives(owner: str, until_s: float) -> bool:
-    """Whether a controller still works: on this host that can be seen, on another it must have said so lately."""
-    if not owner:
-        return False
-    host, pid, started = owner.rsplit(":", 2)
-    if host == socket.gethostname() and Path("/proc/self/stat").exists():
-        return _started(int(pid)) == started
-    return time.time() < until_s
-
-
-def _who(owner: str) -> str:
-    host, pid, _ = owner.rsplit(":", 2)
-    return f"process {pid} on {host}"
-
-
-def _row(member: Member) -> dict[str, Any]:
-    return {**asdict(member), "pairs": json.dumps([[pair.before_ms, pair.after_ms] for pair in member.pairs])}
-
-
-def _member(row: Row[Any]) -> Member:
-    state: MemberState = row.state
-    return Member(
-        device=row.device,
-        device_class=row.device_class,
-        group=row.group,
-        state=state,
-        wave=row.wave,
-        installed=row.installed,
-        code=row.code,
-        reason=row.reason,
-        hint=row.hint,
-        bytes_on_wire=row.bytes_on_wire,
-        pairs=tuple(Pair(before_ms=before, after_ms=after) for before, after in json.loads(row.pairs)),
-        boot_id=row.boot_id,
-        since_s=row.since_s,
-    )
-
-
-def _rollout(row: Row[Any]) -> Rollout:
-    return Rollout(
-        id=row.id,
-        kind=row.kind,
-        release=row.release or "",
-        name=row.name,
-        state=row.state,
-        reason=row.reason,
-        policy=codec.decode(Policy, row.policy.encode()),
-        allow_downgrade=row.allow_downgrade,
-        owner=row.owner,
-        began_s=row.began_s,
-        ended_s=row.ended_s if row.ended_s is not None else Absent(reason="not over"),
-    )

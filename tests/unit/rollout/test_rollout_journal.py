@@ -12,7 +12,8 @@ from fleet_in_memory import release_of
 from postgres import postgres
 
 from pipeline.errors import EnvironmentFault, UsageError
-from pipeline.rollout.journal import Journal, open_journal, this_controller
+from pipeline.rollout.controllers import this_controller
+from pipeline.rollout.journal import Journal, open_journal
 from pipeline.rollout.records import GateVerdict, Member, Pair
 from pipeline.rollout.settings import RolloutConfig
 from pipeline.rollout.tables import open_database

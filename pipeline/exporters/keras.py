@@ -14,13 +14,13 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.errors import InputError
-from pipeline.exporters.saved_model import tensor_spec, write_archive
-from pipeline.exporters.source import Arrays, refuse_bad_weights
+from pipeline.exporters.saved_model import Served, tensor_spec
+from pipeline.exporters.source import refuse_bad_weights
 from pipeline.plugins import versions
 from targets.records import TensorSpec
 
 
-class KerasSource:
+class KerasSource(Served):
     """A functional or sequential Keras 3 model; its inputs and outputs keep the names of their layers."""
 
     def __init__(self, path: Path, *, signature: str = "", scratch: Path, model: Any = None) -> None:
@@ -57,13 +57,6 @@ class KerasSource:
         self._serve = tf.function(serve).get_concrete_function(**specs)
         self.inputs = tuple(tensor_spec(name, spec) for name, spec in specs.items())
         self.outputs = tuple(tensor_spec(name, self._serve.structured_outputs[name]) for name in output_names)
-
-    def run(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
-        answers = self._serve(**{name: tf.constant(array) for name, array in inputs.items()})
-        return {name: answers[name].numpy() for name in self._output_names}
-
-    def save(self, path: Path) -> None:
-        write_archive(self._model, self._serve, self._scratch / "fixed", path)
 
 
 def load(path: Path) -> Any:

@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.errors import InputError, MissingExtra
-from pipeline.exporters.saved_model import tensor_spec, write_archive
-from pipeline.exporters.source import Arrays, Unstated, refuse_bad_weights
+from pipeline.exporters.saved_model import Served, tensor_spec
+from pipeline.exporters.source import Unstated, refuse_bad_weights
 from pipeline.plugins import versions
 from pipeline.samples.user_function import call, load_function
 from targets.records import TensorSpec
@@ -22,7 +22,7 @@ from targets.records import TensorSpec
 FACTORY_HINT = "give the code that builds the model: source: {factory: file.py:function}"
 
 
-class H5Source:
+class H5Source(Served):
     """A functional or sequential model of tf_keras or Keras 3; tensors keep the names of their layers."""
 
     def __init__(self, path: Path, *, signature: str = "", scratch: Path, unstated: Unstated | None = None) -> None:
@@ -62,13 +62,6 @@ class H5Source:
         self._serve = tf.function(serve).get_concrete_function(**specs)
         self.inputs = tuple(tensor_spec(name, spec) for name, spec in specs.items())
         self.outputs = tuple(tensor_spec(name, self._serve.structured_outputs[name]) for name in output_names)
-
-    def run(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
-        answers = self._serve(**{name: tf.constant(array) for name, array in inputs.items()})
-        return {name: answers[name].numpy() for name in self._output_names}
-
-    def save(self, path: Path) -> None:
-        write_archive(self._model, self._serve, self._scratch / "fixed", path)
 
 
 def _described(path: Path) -> tuple[str, bool]:

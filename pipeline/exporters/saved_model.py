@@ -3,7 +3,7 @@
 import shutil
 import tarfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,22 @@ def _without_slots(path: Path, folder: Path) -> Path:
     shutil.copytree(path, folder, dirs_exist_ok=True)
     (folder / "saved_model.pb").write_bytes(model.SerializeToString())
     return folder
+
+
+class Served:
+    """What sources of both Kerases share once their model is a concrete function of named tensors."""
+
+    _model: Any
+    _serve: Any  # the function; its outputs are a dict by `_output_names`
+    _scratch: Path
+    _output_names: Sequence[str]
+
+    def run(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+        answers = self._serve(**{name: tf.constant(array) for name, array in inputs.items()})
+        return {name: answers[name].numpy() for name in self._output_names}
+
+    def save(self, path: Path) -> None:
+        write_archive(self._model, self._serve, self._scratch / "fixed", path)
 
 
 def write_archive(tracked: Any, serve: Any, folder: Path, path: Path) -> None:

@@ -21,7 +21,7 @@ check: $(VENV)/test-installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Regenerate what is generated: schemas, README blocks.
+# Regenerate what is generated: schemas, blocks of the README and its pages.
 docs: $(VENV)/test-installed
 	$(BIN)/python docs/generate.py
 

@@ -1,10 +1,10 @@
-"""Write what can be derived: the JSON schemas beside this file, and the marked blocks of README.md.
+"""Write what can be derived: the JSON schemas beside this file, and the marked blocks of README.md and the pages here.
 
     python docs/generate.py            write
     python docs/generate.py --check    change nothing; end with 1 and name what is stale
 
-A block stands between `<!-- generated: NAME -->` and `<!-- /generated -->`. A block the README does not have is left
-out; a name that is not in `BLOCKS` is an error.
+A block stands between `<!-- generated: NAME -->` and `<!-- /generated -->`. A block that no page has is left out; a
+name that is not in `BLOCKS` is an error.
 """
 
 import argparse
@@ -151,6 +151,11 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
 }
 
 
+def pages(root: Path) -> list[Path]:
+    """README.md and what it points to."""
+    return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+
+
 def filled(text: str, bodies: Mapping[str, str]) -> tuple[str, list[str]]:
     """The text with its blocks filled, and the names of those that changed.
 
@@ -195,14 +200,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     wanted = {asked.root / "docs" / name: text for name, text in schemas().items()}
     stale = [f"docs/{path.name}" for path, text in wanted.items() if _read(path) != text]
-    bodies = {name: made() for name, made in BLOCKS.items()}  # takes a while, in which an editor may save the README
-    readme = asked.root / "README.md"
-    try:
-        wanted[readme], blocks = filled(_read(readme), bodies)
-    except ValueError as error:
-        print(f"README.md: {error}", file=sys.stderr)
-        return 1
-    stale += [f"README.md: {name}" for name in blocks]
+    bodies = {name: made() for name, made in BLOCKS.items()}  # takes a while, in which an editor may save a page
+    for page in pages(asked.root):
+        name = page.relative_to(asked.root).as_posix()
+        try:
+            wanted[page], blocks = filled(_read(page), bodies)
+        except ValueError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            return 1
+        stale += [f"{name}: {block}" for block in blocks]
     for name in stale:
         print(f"{name} {'is stale: run `make docs`' if asked.check else 'written'}", file=sys.stderr)
     if asked.check:

@@ -32,7 +32,9 @@ def test_nothing_quantized_is_a_verdict(tmp_path: Path) -> None:
     report = here.report()
     by_recipe = {candidate["recipe"]: candidate for candidate in report["candidates"]}
     dynamic = by_recipe["onnx-dynamic-int8"]
-    assert (dynamic["verdict"], dynamic["codes"]) == ("fail", ["not-quantized"])
+    # It runs as float does, so a busy machine may make it look slower.
+    assert (dynamic["verdict"], dynamic["codes"][0]) == ("fail", "not-quantized")
+    assert set(dynamic["codes"]) <= {"not-quantized", "slower-than-float"}
     assert dynamic["suggestion"] == "try onnx-int8"
     assert dynamic["size_ratio"] > 0.9 > dynamic["promised_size_ratio"] == 0.25
     assert dynamic["targets"]["local"]["latency_ratio"] > 0

@@ -17,6 +17,11 @@ from pipeline.config_file import load_config
 from pipeline.rehearsal.schedule import load_schedule
 
 _ROOT = Path(__file__).resolve().parents[2]
+_PAGES = ["README.md", *(f"docs/{page.name}" for page in sorted((_ROOT / "docs").glob("*.md")))]
+
+
+def _text(page: str) -> str:
+    return (_ROOT / page).read_text(encoding="utf-8")
 
 
 def generate(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -90,9 +95,9 @@ def test_the_schema_refuses_a_key_that_does_not_exist() -> None:
         )
 
 
-def test_the_examples_of_the_readme_are_understood(tmp_path: Path) -> None:
-    """Each YAML block stands for itself or adds to the first, as a reader would put them together."""
-    blocks = re.findall(r"```yaml\n(.*?)```", (_ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+def test_the_examples_are_understood(tmp_path: Path) -> None:
+    """Each YAML block stands for itself or adds to the README's first, as a reader would put them together."""
+    blocks = [block for page in _PAGES for block in re.findall(r"```yaml\n(.*?)```", _text(page), re.DOTALL)]
     assert len(blocks) >= 4
     schedules = [block for block in blocks if block.startswith("lab:")]
     blocks = [block for block in blocks if block not in schedules]
@@ -111,21 +116,36 @@ def test_the_examples_of_the_readme_are_understood(tmp_path: Path) -> None:
         config = tmp_path / "deploy.yaml"
         with config.open("w") as file:
             YAML(typ="safe").dump(whole, file)
-        assert load_config(config).target_specs()
+        assert load_config(config).target_specs(), block
 
 
-def test_the_commands_of_the_readme_exist() -> None:
-    text = (_ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
-    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+@pytest.mark.parametrize("page", _PAGES)
+def test_the_commands_exist(page: str) -> None:
+    blocks = re.findall(r"```sh\n(.*?)```", _text(page), re.DOTALL)
+    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines() if "deploy " in line]
     commands = [line[place + 1 :] for line in lines for place, word in enumerate(line) if word.endswith("deploy")]
-    assert len(commands) >= 8
+    assert commands or page in ("docs/recipes.md", "docs/models.md"), page
     for words in commands:
         command: click.Command = cli
         context = click.Context(cli, info_name="deploy")
-        while isinstance(command, click.Group):
+        while isinstance(command, click.Group) and words and not words[0].startswith("-"):
             found = command.get_command(context, words[0])
             assert found is not None, f"deploy {' '.join(words)}"
             command, words = found, words[1:]
             context = click.Context(command, parent=context)
-        command.make_parser(context).parse_args(list(words))  # an option it has not raises
+        if not isinstance(command, click.Group):
+            command.make_parser(context).parse_args(list(words))  # an option it has not raises
+
+
+@pytest.mark.parametrize("page", _PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    """To a file of the repository, and to a heading that is there."""
+    for link in re.findall(r"\]\(([^)]+)\)", _text(page)):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        found = (_ROOT / page).parent / path if path else _ROOT / page
+        assert found.exists(), f"{page}: {link}"
+        if anchor:
+            titles = re.findall(r"^#+ (.+)$", found.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}, link

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.options import json_option, state_folder, state_option
+from pipeline.cli.terminal import rendered
 
 if TYPE_CHECKING:
     from pipeline.appcheck import App, Asked, Checked, Finding
@@ -182,14 +183,9 @@ def _uri(path: Path) -> str:
 
 
 def _print(checked: "Checked", as_json: bool) -> None:
-    from rich.console import Console
-
     from pipeline.reporting.appcheck import CheckView, check_json
 
     if as_json:
         click.echo(check_json(checked))
         return
-    console = Console(highlight=False)
-    with console.capture() as captured:
-        console.print(CheckView(checked))
-    click.echo(captured.get(), nl=False)
+    click.echo(rendered(CheckView(checked)), nl=False)

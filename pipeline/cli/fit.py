@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.options import config_option, json_option, out_option, state_folder, state_option
+from pipeline.cli.terminal import rendered
 
 if TYPE_CHECKING:
     from pipeline.fit.fitter import Fitter
@@ -158,11 +159,9 @@ def _write(judged: "Sequence[Judged]", path: Path, output: Path, blob: Callable[
 
 
 def _show(path: Path, judged: "Sequence[Judged]", output: Path | None) -> None:
-    from rich.console import Console
-
     from pipeline.reporting.fit import FitView
 
-    Console(highlight=False).print(FitView(path.name, judged))
+    click.echo(rendered(FitView(path.name, judged)), nl=False)
     if output is not None:
         lowered = any(found.fit and found.fit.lowered for found in judged)
         click.echo(f"written: {output}" + ("" if lowered else " (the model as it is: nothing had to be lowered)"))

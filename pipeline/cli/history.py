@@ -9,6 +9,7 @@ import click
 
 from pipeline.cli.options import config_option, json_option, state_folder, state_option
 from pipeline.cli.release import name_option
+from pipeline.cli.terminal import rendered
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -47,8 +48,6 @@ def history(
     as_json: bool,
 ) -> None:
     """What was run and released, oldest first; with --metric one number over the runs and what was measured."""
-    from rich.console import Console
-
     from pipeline.errors import UsageError
     from pipeline.release.find import the_name
     from pipeline.release.history import History, names
@@ -69,10 +68,8 @@ def history(
 
         click.echo(json.dumps([codec.plain(run) for run in shown]))
     else:
-        console = Console(highlight=False)
-        console.print(_table(shown))
-        if len(shown) < len(runs):
-            console.print(f"… and {len(runs) - len(shown)} before; --all shows them", style="dim")
+        before = [f"[dim]… and {len(runs) - len(shown)} before; --all shows them[/]"] if len(shown) < len(runs) else []
+        click.echo(rendered(_table(shown), *before), nl=False)
 
 
 def _table(runs: "Sequence[RunEntry]") -> "RenderableType":
@@ -182,8 +179,6 @@ def diff(before: str, after: str, name: str | None, config: Path, state: Path | 
     """
     from dataclasses import asdict
 
-    from rich.console import Console
-
     from pipeline.release.diff import difference
     from pipeline.release.find import find_release
 
@@ -197,40 +192,45 @@ def diff(before: str, after: str, name: str | None, config: Path, state: Path | 
         }
         click.echo(json.dumps(ends | asdict(found)))
         return
-    console = Console(highlight=False)
-    for end in (old, new):
-        console.print(f"{end.record.name} {end.record.sequence}  [dim]{end.id[:16]} {end.date}[/]")
+    lines = [f"{end.record.name} {end.record.sequence}  [dim]{end.id[:16]} {end.date}[/]" for end in (old, new)]
     if found.same_content:
-        console.print("The same content: only what the devices showed may differ.")
-    console.print(_changes(found.changes) if found.changes else "No difference.")
+        lines.append("The same content: only what the devices showed may differ.")
+    click.echo(rendered(*lines, _changes(found.changes) if found.changes else "No difference."), nl=False)
 
 
 def _changes(changes: "Sequence[Change]") -> "RenderableType":
+    """What changed beside from what to what, under the title of its section: two columns fit into 80."""
     from rich.table import Table
     from rich.text import Text
 
     from pipeline.reporting.printable import printable
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("", "What", "A", "B", ""):
-        table.add_column(title, overflow="fold")
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(max_width=36, overflow="fold")
+    table.add_column(overflow="fold")
     section = ""
     for change in changes:
-        name = change.section if change.section != section else ""
-        section = change.section
-        cells = [printable(_shown(change.key, value)) for value in (change.before, change.after)]
+        if change.section != section:
+            section = change.section
+            table.add_row(Text(section, "bold"), "")
+        before, after = (printable(_shown(change.key, value)) for value in (change.before, change.after))
         what = change.key.removesuffix("_ms").removesuffix("_bytes").removesuffix("_j")
-        table.add_row(Text(name, "bold"), printable(what), *map(Text, cells), _by_how_much(change))
+        by = _by_how_much(change)
+        told = Text.assemble((before, "dim"), " → ", after, f"  ({by})" if by else "")
+        table.add_row(Text(f"  {printable(what)}"), told)
     return table
 
 
 def _by_how_much(change: "Change") -> str:
     from pipeline.quantities import change as relative
+    from pipeline.quantities import signed
 
     ends = (change.before, change.after)
-    if not all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends) or not change.before:
+    if not all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends):
         return ""
-    return relative(change.after, change.before) if change.section == "numbers" else ""
+    if change.section == "quality":
+        return signed(change.after - change.before)  # rounded, both ends may look the same
+    return relative(change.after, change.before) if change.section == "numbers" and change.before else ""
 
 
 def _shown(key: str, value: Any) -> str:

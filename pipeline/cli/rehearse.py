@@ -16,6 +16,7 @@ from pipeline.cli.options import (
     state_folder,
     state_option,
 )
+from pipeline.cli.terminal import rendered
 
 if TYPE_CHECKING:
     from pipeline.flow import Observer, Step
@@ -68,7 +69,7 @@ def rehearse(
     loaded = load_config(config)
     if dry_run:
         planned = draw(schedule, _devices(schedule, lab))
-        click.echo(plan_json(planned) if as_json else _rendered(PlanView(planned)), nl=as_json)
+        click.echo(plan_json(planned) if as_json else rendered(PlanView(planned)), nl=as_json)
         return
     with _lab(schedule, lab) as started:
         loaded = loaded.with_targets(started.target_specs())
@@ -81,7 +82,7 @@ def rehearse(
             out=out.resolve(),
             display=_display,
         )
-    click.echo(rehearsal_json(found) if as_json else _rendered(RehearsalView(found)), nl=as_json)
+    click.echo(rehearsal_json(found) if as_json else rendered(RehearsalView(found)), nl=as_json)
     raise click.exceptions.Exit({"pass": 0, "fail": 1, "inconclusive": 4}[found.verdict])
 
 
@@ -127,12 +128,3 @@ def _lab(schedule: "Schedule", name: str | None) -> "Iterator[LabState]":
     finally:
         if lab_folder(name).exists():
             down(name)
-
-
-def _rendered(view: object) -> str:
-    from rich.console import Console
-
-    console = Console()
-    with console.capture() as captured:
-        console.print(view)
-    return captured.get()

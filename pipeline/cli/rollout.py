@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from pipeline.cli.options import config_option, json_option, state_folder, state_option
+from pipeline.cli.terminal import rendered
 
 if TYPE_CHECKING:
     from pipeline.config_file import LoadedConfig
@@ -151,7 +152,7 @@ def plan(words: str, as_json: bool, **options: Any) -> None:
         release = work.bundles.push(words)
         planned = work.engine.plan(release, work.policy, work.names)
         names = work.journal.names()
-    click.echo(plan_json(planned) if as_json else _rendered(PlanView(planned, names)), nl=as_json)
+    click.echo(plan_json(planned) if as_json else rendered(PlanView(planned, names)), nl=as_json)
     raise click.exceptions.Exit(3 if any(one.state in ("failed", "pending") for one in planned.devices) else 0)
 
 
@@ -244,7 +245,7 @@ def status(offline: bool, as_json: bool, **options: Any) -> None:
     with _work(**options) as work:
         rows = look(work.engine, work.names, ask=not offline)
         names = work.journal.names()
-    click.echo(status_json(rows) if as_json else _rendered(StatusView(rows, names)), nl=as_json)
+    click.echo(status_json(rows) if as_json else rendered(StatusView(rows, names)), nl=as_json)
     well = {"current", "pinned", "unknown", "refused"}
     raise click.exceptions.Exit(0 if all(row.state in well for row in rows) else 3)
 
@@ -304,7 +305,7 @@ def _show(result: "Result", names: dict[str, str], as_json: bool) -> None:
 def _print(result: "Result", names: dict[str, str]) -> None:
     from pipeline.reporting.rollout import ResultView
 
-    click.echo(_rendered(ResultView(result, names)), nl=False)
+    click.echo(rendered(ResultView(result, names)), nl=False)
 
 
 def _one_release(journal: "Journal", words: str) -> str:
@@ -325,12 +326,3 @@ def _pause_s(text: str) -> float:
     if found < _LEAST_EVERY_S:
         raise UsageError(f"--every {text}: too often", hint="a minute is plenty")
     return found
-
-
-def _rendered(view: object) -> str:
-    from rich.console import Console
-
-    console = Console()
-    with console.capture() as captured:
-        console.print(view)
-    return captured.get()

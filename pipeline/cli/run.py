@@ -17,6 +17,7 @@ from pipeline.cli.options import (
     state_option,
     target_option,
 )
+from pipeline.cli.terminal import rendered
 from pipeline.stages import STAGES
 
 if TYPE_CHECKING:
@@ -123,18 +124,13 @@ def _print(report: "Report", out: Path, as_json: bool) -> None:
 
 
 def _for_people(report: "Report", out: Path) -> str:
-    from rich.console import Console
-
     from pipeline.reporting.console import ReportView
 
-    console = Console()
-    with console.capture() as captured:  # printing it itself, rich leaves with status 1 when the reader has gone
-        console.print(ReportView(report))
-        console.print(f"  {report.released}", highlight=False, markup=False, soft_wrap=True)
-        if report.bundle:
-            console.print(f"release: {out / report.bundle}", highlight=False, markup=False, soft_wrap=True)
-        console.print(f"report: {out / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
-    return captured.get()
+    where = [f"  {report.released}"]
+    if report.bundle:
+        where.append(f"release: {out / report.bundle}")
+    where.append(f"report: {out / 'report.html'}")
+    return rendered(ReportView(report)) + "".join(f"{line}\n" for line in where)
 
 
 def _show_plan(rows: "list[Planned]", as_json: bool) -> None:

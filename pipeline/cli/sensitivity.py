@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from pipeline.cli.options import config_option, json_option, state_folder, state_option
+from pipeline.cli.terminal import rendered
 
 
 @click.command()
@@ -39,7 +40,6 @@ def sensitivity(config: Path, state: Path | None, format: str | None, as_json: b
     if as_json:
         click.echo(json.dumps(codec.plain(found), indent=2))
         return
-    from rich.console import Console
     from rich.table import Table
 
     from pipeline.reporting.printable import printable
@@ -49,6 +49,4 @@ def sensitivity(config: Path, state: Path | None, format: str | None, as_json: b
     table = Table(*grid.columns, box=None, pad_edge=False, header_style="dim")
     for row in grid.rows:
         table.add_row(*map(printable, row))
-    console = Console()
-    console.print(grid.title, highlight=False, markup=False)
-    console.print(table, markup=False)
+    click.echo(printable(grid.title) + "\n" + rendered(table), nl=False)

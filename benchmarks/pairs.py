@@ -108,7 +108,8 @@ def _line(row: Row) -> str:
         return f"–    {row.name}: absent: {row.reason}"
     mark = {True: "ok  ", False: "FAIL", None: "–   "}[row.ok]
     bar = "" if row.bar is None else f", bar {_quantity(row.bar, row.unit)}"
-    peer = "" if row.peer is None else f", peer {_quantity(row.peer, row.unit)} ({row.value / row.peer - 1:+.1%})"
+    change = f" ({row.value / row.peer - 1:+.1%})" if row.peer else ""
+    peer = "" if row.peer is None else f", peer {_quantity(row.peer, row.unit)}{change}"
     return f"{mark} {row.name}: {_quantity(row.value, row.unit)}{bar}{peer}"
 
 

@@ -76,7 +76,7 @@ def _worst_error(model: Path) -> float:
     kept: dict[str, list[np.ndarray]] = {name: [] for name in observer.tensors}
 
     def take(name: str, values: np.ndarray) -> None:
-        growing[name].add(binner.count(values)[0], values)
+        growing[name].add(binner.count(values))
         kept[name].append(values.reshape(-1).copy())
 
     for image in images(6):

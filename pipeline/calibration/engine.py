@@ -76,13 +76,17 @@ def observe(observer: Observer, samples: Samples, plan: Plan, report: Report) ->
     for group in plan.groups:
         observer.watch(group)
         seen = set()
-        for sample in samples:
-            level = level_of(sample.digest)
-            if sample.digest not in seen:
-                observer.observe(sample.inputs, _taker(binner, growing[level], sample.id))
-                seen.add(sample.digest)
-            done += 1
-            report(done, total)
+
+        def fresh(seen: set[str] = seen) -> Iterator[tuple[Mapping[str, Array], Take]]:
+            nonlocal done
+            for sample in samples:
+                if sample.digest not in seen:
+                    seen.add(sample.digest)
+                    yield sample.inputs, _taker(binner, growing[level_of(sample.digest)], sample.id)
+                done += 1
+                report(done, total)
+
+        observer.observe_all(fresh(), ahead=plan.ahead)
     levels = [_derived(observer, {name: one.sketch() for name, one in level.items()}) for level in growing]
     counts = [sum(level_of(digest) == level for digest in seen) for level in range(LEVELS)]
     return Observation(levels=levels, counts=counts, samples=tuple(sorted(seen)))
@@ -121,13 +125,15 @@ def _taker(binner: Binner, growing: dict[str, Accumulator], sample: str) -> Call
     def take(tensor: str, values: Array) -> None:
         if values.size == 0:
             return
-        binned, finite = binner.count(values)
-        if not finite:
+        counted = binner.count(values)
+        if not counted.finite:
             raise InputError(
                 f"{sample}: the float model computes NaN or infinity in tensor {tensor!r} for this calibration sample",
                 hint="take the sample out, or mend the model: no range can be derived from it",
             )
-        growing.setdefault(tensor, Accumulator()).add(binned, values)
+        if tensor not in growing:
+            growing[tensor] = Accumulator()
+        growing[tensor].add(counted)
 
     return take
 

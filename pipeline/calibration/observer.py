@@ -1,7 +1,7 @@
 """A float model that shows its tensors, and in which groups it is to show them under a budget of memory."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ class Observer(ABC):
 
     tensors: Mapping[str, int]
     derived: Mapping[str, Derived]
+    # Whether it can run a sample while the one before is counted, with the tensors of both in memory.
+    can_run_ahead = False
 
     def __init__(self, path: Path, scratch: Path) -> None:
         self.path, self.scratch = path, scratch
@@ -41,17 +43,24 @@ class Observer(ABC):
     def observe(self, inputs: Mapping[str, Array], take: Take) -> None:
         """Run one sample and hand each watched tensor to `take`, which must not keep the array: it is not copied."""
 
+    def observe_all(self, samples: Iterable[tuple[Mapping[str, Array], Take]], *, ahead: bool) -> None:
+        """`observe` samples one after the other, each with its own `take`; `ahead`: one runs while one is taken."""
+        for inputs, take in samples:
+            self.observe(inputs, take)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Which tensors are watched together, one pass over the data for each group, and what that will take.
 
     `peak_bytes` is what calibration adds to the process: the loaded model, the watched tensors, sketches and buffers.
+    `ahead`: a sample is run while the one before is counted, because the budget has room for the tensors of both.
     """
 
     groups: tuple[tuple[str, ...], ...]
     peak_bytes: int
     budget_bytes: int
+    ahead: bool = False
 
     @property
     def over_budget(self) -> bool:
@@ -75,10 +84,12 @@ def plan(observer: Observer, levels: int, budget_bytes: int) -> Plan:
         groups[-1].append(name)
         held += size
         most = max(most, held)
+    ahead = observer.can_run_ahead and 2 * most <= room
     return Plan(
         groups=tuple(tuple(group) for group in groups if group),
-        peak_bytes=fixed + most,
+        peak_bytes=fixed + (2 * most if ahead else most),
         budget_bytes=budget_bytes,
+        ahead=ahead,
     )
 
 
@@ -86,5 +97,5 @@ def plan(observer: Observer, levels: int, budget_bytes: int) -> Plan:
 _MODEL_COPIES = 3
 # Keys, counts and the runtime's own workspace.
 _BUFFERS_BYTES = 16_000_000
-# Of one tensor at one level: 30 powers of two with either sign are 60 kB; most use fewer.
-_SKETCH_BYTES = 30_000
+# Of one tensor at one level: 30 powers of two with either sign are 30 kB; most use fewer.
+_SKETCH_BYTES = 20_000

@@ -1,6 +1,7 @@
 """Tensors of a float `.onnx` while it runs: the graph with the watched tensors as outputs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ class OnnxObserver(Observer):
         self._inputs = set(inputs)
         self._state = parse(next((entry.value for entry in self._model.metadata_props if entry.key == KEY), ""))
         self._specs = tuple(map(_spec, inputs.values()))
+        self.can_run_ahead = not self._state
         self.derived = {}
         for node in graph.node:
             made = self._derived(node)
@@ -72,15 +74,17 @@ class OnnxObserver(Observer):
         # A model needs an output, also when only its inputs are watched.
         shown = dict.fromkeys([*self._names, *self._state])
         model.graph.output.extend([known[name] for name in shown] or self._model.graph.output)
+        self._watching = model.SerializeToString()
+
+    def _open(self, threads: int) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.enable_cpu_mem_arena = False  # it would keep the peak of every layer
-        options.intra_op_num_threads = _THREADS
+        options.intra_op_num_threads = threads
         # Its threads would burn what the counting between two samples needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = onnxruntime.InferenceSession(self._watching, options, providers=["CPUExecutionProvider"])
+        self._watching = b""
 
     def observe(self, inputs: Mapping[str, Array], take: Take) -> None:
         if self._state:
@@ -88,17 +92,44 @@ class OnnxObserver(Observer):
         else:
             self._observe(inputs, take)
 
+    def observe_all(self, samples: Iterable[tuple[Mapping[str, Array], Take]], *, ahead: bool) -> None:
+        if not (ahead and self.can_run_ahead):
+            super().observe_all(samples, ahead=False)
+            return
+        # The runtime lets go of Python's lock while it computes; the core that counts is then not its own.
+        self._open(max(1, _THREADS - 1))
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            before: tuple[Mapping[str, Array], Take, Future[dict[str, Any]]] | None = None
+            for inputs, take in samples:
+                running = pool.submit(self._run, inputs)
+                if before is not None:
+                    self._hand_over(*before)
+                before = inputs, take, running
+            if before is not None:
+                self._hand_over(*before)
+
     def _observe(self, inputs: Mapping[str, Array], take: Take) -> dict[str, Array]:
-        for name in self._watched_inputs:
-            take(name, inputs[name])
+        values = self._run(inputs)
+        self._take(inputs, values, take)
+        return {name: values[name].numpy() for name in self._state}
+
+    def _run(self, inputs: Mapping[str, Array]) -> dict[str, Any]:
         fetched = list(dict.fromkeys([*self._names, *self._state]))
         if not fetched:
             return {}
+        if self._session is None:
+            self._open(_THREADS)
         feeds = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in inputs.items()}
-        values = dict(zip(fetched, self._session.run_with_ort_values(fetched, feeds), strict=True))
+        return dict(zip(fetched, self._session.run_with_ort_values(fetched, feeds), strict=True))
+
+    def _hand_over(self, inputs: Mapping[str, Array], take: Take, running: "Future[dict[str, Any]]") -> None:
+        self._take(inputs, running.result(), take)
+
+    def _take(self, inputs: Mapping[str, Array], values: Mapping[str, Any], take: Take) -> None:
+        for name in self._watched_inputs:
+            take(name, inputs[name])
         for name in self._names:
             take(name, values[name].numpy())
-        return {name: values[name].numpy() for name in self._state}
 
 
 _THREADS = 2

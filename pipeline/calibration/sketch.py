@@ -86,12 +86,19 @@ def ordinal_of(value: float) -> int:
 
 
 def from_pattern_counts(patterns: Integers, counts: Integers, low: float, high: float) -> Sketch:
-    """A sketch from counts by bit pattern (each pattern once)."""
-    dense = np.zeros(BUCKETS, np.int64)
-    ordinals = np.where(patterns < ZERO, patterns + ZERO, BUCKETS - 1 - patterns)
-    ordinals[patterns == ZERO] = ZERO  # −0 is zero
-    np.add.at(dense, ordinals, counts)
-    return _from_dense(dense, low, high)
+    """A sketch from counts by bit pattern, patterns ascending and each once."""
+    used = np.flatnonzero(counts)
+    patterns, counts = patterns[used], counts[used]
+    negative = int(np.searchsorted(patterns, ZERO))  # from here on: −0 first, then ever farther below it
+    zeros = counts[(patterns == 0) | (patterns == ZERO)].sum(keepdims=True)  # −0 is zero
+    above = int(negative > 0 and patterns[0] == 0)
+    below = negative + int(negative < patterns.size and patterns[negative] == ZERO)
+    there = slice(0, int(zeros[0] > 0))
+    ordinals = np.concatenate(
+        [BUCKETS - 1 - patterns[below:][::-1], np.array([ZERO])[there], patterns[above:negative] + ZERO]
+    )
+    ascending = np.concatenate([counts[below:][::-1], zeros[there], counts[above:negative]])
+    return _sketch(ordinals, ascending, low, high)
 
 
 def merged(sketches: Iterable[Sketch]) -> Sketch:
@@ -115,8 +122,12 @@ def clipped(sketch: Sketch, low: float, high: float) -> Sketch:
 
 def _from_dense(dense: Integers, low: float, high: float) -> Sketch:
     used = np.flatnonzero(dense)
+    return _sketch(used, dense[used], low, high)
+
+
+def _sketch(ordinals: NDArray[Any], counts: Integers, low: float, high: float) -> Sketch:
     # `+ 0.0`: a minimum of −0 is that of 0.
-    return Sketch(ordinals=used.astype(np.uint16), counts=dense[used], low=low + 0.0, high=high + 0.0)
+    return Sketch(ordinals=ordinals.astype(np.uint16), counts=counts, low=low + 0.0, high=high + 0.0)
 
 
 def _from_pattern(pattern: Integers) -> Floats:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pipeline.calibration.accumulate import Accumulator, Binner
+from pipeline.calibration.accumulate import Accumulator, Binner, Counted
 from pipeline.calibration.sketch import Sketch, bucket_edges, clipped, merged
 from pipeline.calibration.sketch_file import SketchFile, merge_files, read_sketches
 from pipeline.errors import InputError
@@ -19,7 +19,7 @@ VALUES = arrays.arrays(np.float32, st.integers(1, 200), elements=FINITE)
 def sketch_of(*parts: np.ndarray) -> Sketch:
     binner, accumulator = Binner(), Accumulator()
     for part in parts:
-        accumulator.add(binner.count(part)[0], part)
+        accumulator.add(binner.count(part))
     return accumulator.sketch()
 
 
@@ -65,8 +65,23 @@ def test_large_arrays_are_counted_in_pieces():
 @pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
 def test_nan_and_infinity_are_seen(bad):
     values = np.array([1, bad, -2], np.float32)
-    assert not Binner().count(values)[1]
-    assert Binner().count(np.array([3.4e38, -3.4e38, 0], np.float32))[1]
+    assert not Binner().count(values).finite
+    assert Binner().count(np.array([3.4e38, -3.4e38, 0], np.float32)).finite
+
+
+def test_zeros_of_either_sign_are_counted_as_one():
+    for values in ([-0.0], [-0.0, 0.0], [-0.0, 1.5], [-1.5, -0.0]):
+        sketch = sketch_of(np.array(values, np.float32))
+        assert sketch == sketch_of(np.array(values, np.float32) + np.float32(0))
+        assert sketch.total == len(values)
+
+
+def test_more_values_than_32_bits_count():
+    zeros = Counted(binned=np.array([3_000_000_000] + [0] * 63), size=3_000_000_000, low=0.0, high=0.0)
+    accumulator = Accumulator()
+    for _ in range(3):
+        accumulator.add(zeros)
+    assert accumulator.sketch().total == 9_000_000_000
 
 
 def test_memory_does_not_grow_with_the_samples():
@@ -75,11 +90,11 @@ def test_memory_does_not_grow_with_the_samples():
     sizes = []
     for number in range(2_000):
         values = random.normal(size=512).astype(np.float32)
-        accumulator.add(binner.count(values)[0], values)
+        accumulator.add(binner.count(values))
         if number in (99, 1_999):
             sizes.append(accumulator._counts.nbytes)
     # Only rarer magnitudes near zero are new: 4 to 5 powers of two for 20 times the values, of either sign.
-    assert sizes[1] - sizes[0] <= 2 * 6 * 1024
+    assert sizes[1] - sizes[0] <= 2 * 6 * 512
     assert accumulator.sketch().total == 2_000 * 512
 
 

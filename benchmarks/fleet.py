@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 
 import paramiko
 
+from benchmarks.fleet_release import proved_everywhere, pushed_again
 from benchmarks.pairs import Row, absent, at_least, at_most, in_turns, main, middle
 from targets.cache import cache_folder, ensure
 from targets.device import Device, connect
@@ -74,14 +75,18 @@ def _against(name: str, value: float, peer: float, bar: float | None) -> Row:
 def _unchanged(times: int) -> Iterator[Row]:
     with _lab(_HOSTS) as (_, specs, folder):
         files = _model(folder / "model", 1_000_000)
+        release = proved_everywhere(specs, folder, files)
         sides = {
-            "ours": lambda: _push(specs, folder, files),
+            "ours": lambda: pushed_again(specs, folder, release),
             "pyinfra": lambda: _tool("pyinfra", specs, files, keep=True),
+            "a login": lambda: _on_each(specs, lambda spec: _run(spec, "true")),
         }
-        for side in sides.values():
-            side()  # from now on it is there
+        sides["pyinfra"]()  # from now on it is there
         found = in_turns(sides, times)
-        peer = middle(found["pyinfra"])
+        peer, login = middle(found["pyinfra"]), middle(found["a login"])
+        yield _against(
+            f"{_HOSTS} hosts, nothing changed, against logging in with Paramiko", middle(found["ours"]), login, None
+        )
         yield _against(f"{_HOSTS} hosts, nothing changed, against pyinfra", middle(found["ours"]), peer, 0.15 * peer)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from targets.delivery import Store, deliver
 from targets.errors import NoPython
+from targets.glance import Glance
 from targets.parts import Distances, Way, WholeWay
 from targets.records import BenchRequest, Facts, Measurement, Profile, TargetSpec
 from targets.releases import Releases
@@ -23,10 +24,18 @@ class Device(ABC):
     connect again.
     """
 
-    def __init__(self, spec: TargetSpec, transport: Transport, store: Store) -> None:
+    def __init__(self, spec: TargetSpec, transport: Transport) -> None:
         self.spec = spec
         self._transport = transport
-        self._store = store
+
+    @property
+    @abstractmethod
+    def _store(self) -> Store:
+        """The files of the open session."""
+
+    def glance(self) -> Glance | None:
+        """What is in use there, when that can be had for less than a session; None when not, or nobody knows."""
+        return None
 
     @abstractmethod
     def facts(self) -> Facts:
@@ -99,6 +108,10 @@ class Device(ABC):
             f"{self.spec.name}: layers are compared by the agent", hint="compare on a board with the same chip"
         )
 
+    def begin(self) -> None:
+        """Open the session now, where that is done lazily; raises what is wrong with it."""
+        _ = self._store
+
     @property
     def over(self) -> bool:
         """Whether the session has ended, so that only a new connection can go on."""
@@ -116,10 +129,11 @@ class Device(ABC):
         self.close()
 
 
-def connect(spec: TargetSpec, *, state: Path) -> Device:
+def connect(spec: TargetSpec, *, state: Path, lazily: bool = False) -> Device:
     """Connect and open a session: with our agent where there is Python, else with the device's own shell.
 
-    `state` is the host's own folder; the local transport keeps its device in it. Raises UsageError for an unknown
+    `state` is the host's own folder; the local transport keeps its device in it. `lazily`: the agent is started by the
+    first thing that needs it, which then raises what is wrong with it. Raises UsageError for an unknown
     transport, else Unreachable, HostKeyRejected, AuthRefused, NoPython, DiskFull, ReadOnly, DeviceTimeout,
     ConnectionLost or AgentFailed.
     """
@@ -129,6 +143,8 @@ def connect(spec: TargetSpec, *, state: Path) -> Device:
         # By name, because the devices' modules are built on this one.
         place = "targets.devices.agent" if transport.has_python else "targets.devices.shell"
         device: Device = importlib.import_module(place).open_device(transport)
+        if not lazily:
+            device.begin()
         return device
     except BaseException:
         transport.close()

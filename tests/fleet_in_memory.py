@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline.rollout.release import Release, read_release
 from targets.errors import ConnectionLost, Downgrade, Leased, NotStaged, Unreachable
+from targets.glance import Glance
 from targets.records import Absent, Answer, BenchRequest, Facts, Measurement, TargetSpec
 from targets.releases import HookRun, Installed, Sent
 
@@ -115,6 +116,17 @@ class Link:
 
     def close(self) -> None:
         self.over = True
+
+    def glance(self) -> Glance:
+        with self._operation():
+            board = self.board
+            return Glance(
+                current=board.current,
+                confirmed=board.confirmed,
+                keys=(),
+                leased=bool(board.lease),
+                boot_id=str(board.boot),
+            )
 
     def facts(self) -> Facts:
         with self._operation():

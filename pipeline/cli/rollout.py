@@ -102,7 +102,7 @@ def _work(
         bundles = Bundles(kept, folder / "releases", _keys(loaded))
         fleet = Fleet(
             specs={spec.name: spec for spec in every},
-            connect=lambda spec: connect(spec, state=folder),
+            connect=lambda spec: connect(spec, state=folder, lazily=True),
             parallel=settings.parallel,
             retry_s=settings.retry,
         )

@@ -8,10 +8,10 @@ from typing import Protocol
 
 from pipeline.errors import UsageError
 from pipeline.rollout.device_run import DeviceRun, Tools
-from pipeline.rollout.fleet import Fleet, Interrupted, hint_for
+from pipeline.rollout.fleet import Enough, Fleet, Interrupted, hint_for
 from pipeline.rollout.gates import judge, spent
 from pipeline.rollout.journal import BEAT_S, Journal
-from pipeline.rollout.plan import Fits, Wish, anything_fits, member_of, plan_device, plan_rollout
+from pipeline.rollout.plan import Fits, Wish, anything_fits, member_of, plan_device, plan_rollout, proved
 from pipeline.rollout.records import (
     GOOD,
     UNFINISHED,
@@ -59,14 +59,15 @@ class Engine:
     _seen: dict[str, Seen] = field(default_factory=dict)
     _beaten: float = 0.0
 
-    def look(self, names: Sequence[str]) -> Mapping[str, Seen]:
+    def look(self, names: Sequence[str], enough: Enough | None = None) -> Mapping[str, Seen]:
         """Ask the devices, and note where the journal was wrong."""
         known = self.journal.known()
-        found = self.fleet.look(names)
+        found = self.fleet.look(names, enough)
         for name, seen in found.items():
-            if seen.installed is None:
+            has = seen.glance or seen.installed
+            if has is None:
                 continue
-            row, has = known.get(name), seen.installed
+            row = known.get(name)
             if row is not None and row.seen_s is not None and row.installed != has.current:
                 self.differences.append(Difference(device=name, journal=row.installed, found=has.current))
             self.journal.seen(name, seen.spec.device_class, has.current, has.pending)
@@ -89,7 +90,7 @@ class Engine:
             sheets=self.sheets,
             key=self.signed_by(release),
         )
-        seen = self.look(names)
+        seen = self.look(names, lambda spec, glance: proved(spec, glance, wish))
         plans = [plan_device(seen[name], wish, fits=self.fits, compare=True) for name in names]
         return plan_rollout(plans, release, policy)
 

@@ -11,10 +11,12 @@ from typing import TypeVar
 from pipeline.rollout.records import Seen
 from pipeline.rollout.verify import Reached
 from targets.errors import DeployError
+from targets.glance import Glance
 from targets.records import Failed, TargetSpec
 
 T = TypeVar("T")
 Connect = Callable[[TargetSpec], Reached]
+Enough = Callable[[TargetSpec, Glance], bool]
 
 # How often the main thread looks up from waiting, so that Ctrl-C is answered at once.
 _LOOK_UP_S = 0.1
@@ -40,23 +42,18 @@ class Fleet:
     _guarded: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def look(self, names: Iterable[str], told: Callable[[Seen], None] = lambda _: None) -> dict[str, Seen]:
-        """What every device is and has, or why that could not be found out."""
+    def look(self, names: Iterable[str], enough: Enough | None = None) -> dict[str, Seen]:
+        """What every device is and has, or why that could not be found out; of some a glance says `enough`."""
+        return self.each(names, lambda name: self._look(self.specs[name], enough))
 
-        def one(name: str) -> Seen:
-            found = self._look(self.specs[name])
-            told(found)
-            return found
+    def _look(self, spec: TargetSpec, enough: Enough | None) -> Seen:
+        def ask(device: Reached) -> Seen:
+            if enough and (glanced := device.glance()) and enough(spec, glanced):
+                return Seen(spec=spec, glance=glanced)
+            return Seen(spec=spec, facts=device.facts(), installed=device.releases.installed())
 
-        return self.each(names, one)
-
-    def _look(self, spec: TargetSpec) -> Seen:
         try:
-            return self.attempt(
-                spec,
-                lambda device: Seen(spec=spec, facts=device.facts(), installed=device.releases.installed()),
-                retries=LOOK_RETRIES,
-            )
+            return self.attempt(spec, ask, retries=LOOK_RETRIES)
         except DeployError as fault:
             message = fault.message.removeprefix(f"{spec.name}: ").strip().splitlines()[0]
             failed = Failed(code=fault.code, message=message, hint=hint_for(fault))

@@ -10,7 +10,8 @@ from pipeline.rollout.records import DevicePlan, Member, Policy, RolloutPlan, Se
 from pipeline.rollout.release import Model, Release
 from pipeline.rollout.waves import foreseen
 from targets.delivery import RESERVE_BYTES
-from targets.records import Absent, Facts, Failed
+from targets.glance import Glance
+from targets.records import Absent, Facts, Failed, TargetSpec
 from targets.releases import Installed
 
 # Why a model cannot run on such a device; None when it can, or nobody knows.
@@ -45,7 +46,7 @@ def anything_fits(model: Model, facts: Facts) -> Failed | None:
 def plan_device(seen: Seen, wish: Wish, *, fits: Fits = anything_fits, compare: bool = False) -> DevicePlan:
     """The steps that bring one device to the release from where it is now."""
     spec, release = seen.spec, wish.release
-    where = seen.installed.current if seen.installed else ""
+    where = has.current if (has := seen.glance or seen.installed) else ""
     model = release.classes.get(spec.device_class)
 
     def found(state: str, reason: str = "", *, code: str = "", hint: str = "") -> DevicePlan:
@@ -72,6 +73,8 @@ def plan_device(seen: Seen, wish: Wish, *, fits: Fits = anything_fits, compare: 
             return found("failed", told, code=unfit.code, hint=hint)
         state = "pending" if seen.transient else "failed"
         return found(state, seen.fault.message, code=seen.fault.code, hint=seen.fault.hint)
+    if seen.glance:
+        return found("unchanged", "has the release")
     assert seen.installed and seen.facts
     if model is None:
         known = ", ".join(sorted(release.classes))
@@ -79,7 +82,7 @@ def plan_device(seen: Seen, wish: Wish, *, fits: Fits = anything_fits, compare: 
         return found("failed", f"the release has no model for class {spec.device_class!r}", code="class", hint=hint)
     if unfit := fits(model, seen.facts):
         return found("failed", unfit.message, code=unfit.code, hint=unfit.hint)
-    if told := _mistrust(seen.installed, release):
+    if told := _mistrust(seen.installed.keys, release):
         hint = "push a release signed by a key it trusts; its owner revokes keys in the folder `trust` there"
         return found("failed", told, code="signature", hint=hint)
     holder = seen.installed.lease_owner
@@ -118,28 +121,39 @@ def plan_device(seen: Seen, wish: Wish, *, fits: Fits = anything_fits, compare: 
     )
 
 
-def _mistrust(installed: Installed, release: Release) -> str:
+def proved(spec: TargetSpec, glance: Glance, wish: Wish) -> bool:
+    """Whether a glance shows that nothing is to be done: the release is in use there and has proved itself."""
+    return (
+        spec.device_class in wish.release.classes
+        and glance.current == glance.confirmed == wish.release.id
+        and not glance.leased
+        and not (wish.key and not glance.keys)
+        and not _mistrust(glance.keys, wish.release)
+    )
+
+
+def _mistrust(keys: Sequence[str], release: Release) -> str:
     """Why the device would refuse the signature; "" when it would not. It asks itself again, whatever is said here."""
-    if not installed.keys or any(
-        PublicKey(bytes.fromhex(key)).signed(release.manifest, release.signature) for key in installed.keys
-    ):
+    if not keys or any(PublicKey(bytes.fromhex(key)).signed(release.manifest, release.signature) for key in keys):
         return ""
-    trusted = ", ".join(PublicKey(bytes.fromhex(key)).fingerprint for key in installed.keys)
+    trusted = ", ".join(PublicKey(bytes.fromhex(key)).fingerprint for key in keys)
     return f"it trusts {trusted}, which has not signed this release" + ("" if release.signature else ": nobody has")
 
 
 def _note(seen: Seen, wish: Wish) -> str:
+    if seen.glance:
+        return security_note(seen.glance.keys)
     if seen.installed is None:
         return ""
     if wish.key and not seen.installed.keys:
         return f"is to trust {PublicKey(wish.key).fingerprint}"
-    return security_note(seen.installed)
+    return security_note(seen.installed.keys, seen.installed.note)
 
 
-def security_note(installed: Installed) -> str:
+def security_note(keys: Sequence[str], note: str = "") -> str:
     """What a device does not do that one might rely on."""
-    unsigned = "" if installed.keys else "trusts no key: takes unsigned releases"
-    return "; ".join(part for part in (unsigned, installed.note) if part)
+    unsigned = "" if keys else "trusts no key: takes unsigned releases"
+    return "; ".join(part for part in (unsigned, note) if part)
 
 
 def steps_for(installed: Installed, release: str, *, hook: bool = False, health: bool = False) -> tuple[StepName, ...]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from targets.glance import Glance
 from targets.records import Absent, Facts, Failed, TargetSpec
 from targets.releases import Installed
 
@@ -78,11 +79,15 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What was found when the device was looked at; `fault` instead when it could not be."""
+    """What was found when the device was looked at; `fault` instead when it could not be.
+
+    `glance` alone: it has what it is to have, so that nothing more was asked.
+    """
 
     spec: TargetSpec
     facts: Facts | None = None
     installed: Installed | None = None
+    glance: Glance | None = None
     fault: Failed | None = None
     transient: bool = False  # whether the fault may be over another time
 

@@ -82,7 +82,7 @@ def status_of(
         since_s=since_s,
         rollout=part[0].id if part else "",
         differs=believed if has and believed is not None and believed != has.current else "",
-        note=security_note(has) if has else "",
+        note=security_note(has.keys, has.note) if has else "",
     )
 
 

@@ -10,6 +10,7 @@ from pipeline.quantities import milliseconds, size
 from pipeline.rollout.records import ANSWER, HEALTH, LATENCY, MEMORY, Pair
 from pipeline.rollout.release import Golden, Model
 from targets.errors import DeployError
+from targets.glance import Glance
 from targets.records import Absent, BenchRequest, Facts, Measurement, TargetSpec
 from targets.releases import Releases
 
@@ -46,6 +47,7 @@ class Reached(Protocol):
     def releases(self) -> Releases: ...
     @property
     def over(self) -> bool: ...
+    def glance(self) -> Glance | None: ...
     def facts(self) -> Facts: ...
     def bench(
         self, request: BenchRequest, deadline_s: float, files: Mapping[str, Path] | None = None

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from targets.agent.session import Session, open_session
-from targets.delivery import digest_hex
+from targets.delivery import Store, digest_hex
 from targets.device import Device
 from targets.devices.agent_releases import AgentReleases
+from targets.glance import Glance, glance
 from targets.metering import metering
 from targets.parts import Distances, Way, WholeWay, decode_distances, decode_way
 from targets.records import Absent, BenchRequest, Facts, Measurement, Profile
@@ -20,11 +21,33 @@ REPLY_GRACE_S = 15.0
 
 
 class AgentDevice(Device):
-    """Everything is asked of the agent."""
+    """Everything is asked of the agent, which is started when it is first needed."""
 
-    def __init__(self, transport: Transport, session: Session) -> None:
-        super().__init__(transport.spec, transport, session)
-        self._session = session
+    def __init__(self, transport: Transport) -> None:
+        super().__init__(transport.spec, transport)
+        self._opened: Session | None = None
+
+    @property
+    def _session(self) -> Session:
+        if self._opened is None:
+            self._opened = open_session(self._transport)
+        return self._opened
+
+    @property
+    def _store(self) -> Store:
+        return self._session
+
+    def glance(self) -> Glance | None:
+        return glance(self._transport)
+
+    @property
+    def over(self) -> bool:
+        return self._opened is not None and self._opened.over
+
+    def close(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
+        self._transport.close()
 
     @property
     def releases(self) -> AgentReleases:
@@ -76,5 +99,5 @@ def _fields(request: BenchRequest, deadline_s: float) -> dict[str, Any]:
 
 
 def open_device(transport: Transport) -> Device:
-    """Put the agent on the device if it is not there, and start it."""
-    return AgentDevice(transport, open_session(transport))
+    """The device; its agent is put there, if it is not there, and started by `begin` or the first request."""
+    return AgentDevice(transport)

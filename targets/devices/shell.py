@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from targets.delivery import digest_hex
+from targets.delivery import Store, digest_hex
 from targets.device import Device
 from targets.devices.shell_facts import FACTS, QUIET_CONDITIONS, parse_conditions, parse_facts, sections
 from targets.devices.shell_power import sampled
@@ -26,9 +26,13 @@ class ShellDevice(Device):
     """Everything is done by the device's own commands, and benchmarks by the runner."""
 
     def __init__(self, transport: Transport, session: ShellSession, runner: Runner | None) -> None:
-        super().__init__(transport.spec, transport, session)
+        super().__init__(transport.spec, transport)
         self._session = session
         self._runner = runner
+
+    @property
+    def _store(self) -> Store:
+        return self._session
 
     @property
     def releases(self) -> Releases:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from targets.transports.gateways import Gateways
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 GLOBAL_KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
+DEFAULT_PORT = 22
 KEEPALIVE_S = 5  # SSH's own, for a link through a jump host: this end's kernel sees only the first hop
 # A link that answers nothing for so long is given up: what was sent is kept there and gone on with, so that being wrong
 # about a roaming Wi-Fi client costs a retry, and being slow costs every other device its turn.
@@ -96,7 +98,7 @@ class KeyStrategy(AuthStrategy):
 
     def _from_file(self, path: Path) -> Iterator[AuthSource]:
         try:
-            key = PKey.from_path(path)
+            key = _private_key(path, _version(path))
         except FileNotFoundError:
             self.tried.append(f"{path} (no such file)")
         except (SSHException, TypeError, ValueError, OSError) as fault:
@@ -138,7 +140,12 @@ class StrictConnection(Connection):  # type: ignore[misc]
         looked_in = self.known_hosts_files()
         self.client.set_missing_host_key_policy(_NamingRejectPolicy(looked_in))
         for path in looked_in:
-            _load_host_keys(self.client.get_host_keys(), Path(path))
+            _load_host_keys(self.client.get_host_keys(), Path(path), self.known_as)
+
+    @property
+    def known_as(self) -> str:
+        """The host in known_hosts' notation: `host`, or `[host]:port`."""
+        return str(self.host) if int(self.port) == DEFAULT_PORT else f"[{self.host}]:{int(self.port)}"
 
     def known_hosts_files(self) -> list[str]:
         """The files that may vouch for the host: the target's own alone, or else the user's and the system's."""
@@ -193,8 +200,10 @@ class StrictConnection(Connection):  # type: ignore[misc]
 _GATEWAYS: Gateways[StrictConnection] = Gateways()
 
 
-def _load_host_keys(keys: HostKeys, path: Path) -> None:
-    """Add the file's keys, but none that it marks @revoked.
+def _load_host_keys(keys: HostKeys, path: Path, known_as: str = "") -> None:
+    """Add the file's keys, but none that it marks @revoked; of one host alone where that is named.
+
+    For a fleet's file has a line for each device, and each of their connections reads it.
 
     paramiko's own loader fails on any line with a marker, and would trust a revoked key that is also listed.
     Certificate authorities and host patterns are not understood, so such hosts count as unknown; of two keys of one
@@ -202,18 +211,43 @@ def _load_host_keys(keys: HostKeys, path: Path) -> None:
     """
     if not path.is_file():
         return
-    entries, revoked = [], set()
+    lines, revoked = _known_lines(path, _version(path))
+    for names, line in lines:
+        if known_as and not _may_be(names, known_as):
+            continue
+        with suppress(InvalidHostKey):  # one damaged line does not make the others worthless
+            entry = HostKeyEntry.from_line(line)
+            if entry and entry.key.get_base64() not in revoked:
+                for name in entry.hostnames:
+                    keys.add(name, entry.key.get_name(), entry.key)
+
+
+@lru_cache(maxsize=16)
+def _known_lines(path: Path, version: tuple[int, ...]) -> tuple[list[tuple[str, str]], frozenset[str]]:
+    """(host names, line) of each entry, and the keys that are revoked."""
+    found, revoked = [], set()
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         fields = line.split()
         if len(fields) >= 4 and fields[0] == "@revoked":
             revoked.add(fields[3])
         elif len(fields) >= 3 and fields[0][0] not in "#@":
-            with suppress(InvalidHostKey):  # one damaged line does not make the others worthless
-                entries.append(HostKeyEntry.from_line(" ".join(fields)))
-    for entry in entries:
-        if entry and entry.key.get_base64() not in revoked:
-            for name in entry.hostnames:
-                keys.add(name, entry.key.get_name(), entry.key)
+            found.append((fields[0], " ".join(fields)))
+    return found, frozenset(revoked)
+
+
+@lru_cache(maxsize=16)
+def _private_key(path: Path, version: tuple[int, ...]) -> PKey:
+    return PKey.from_path(path)
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    """Another one when the file is another: a fleet's connections read the same files."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _may_be(names: str, known_as: str) -> bool:
+    return names.startswith("|") or known_as in names.split(",")  # a hashed name says only to paramiko whose it is
 
 
 def known_keys(paths: Iterable[Path]) -> HostKeys:

@@ -45,8 +45,7 @@ def offered_key(spec: TargetSpec) -> Offered:
         raise explain_connecting(fault, connection) from fault
     finally:
         connection.close()
-    port = int(connection.port)
-    known_as = connection.host if port == 22 else f"[{connection.host}]:{port}"
+    known_as = connection.known_as
     files = [Path(path) for path in connection.known_hosts_files()]
     return Offered(
         name=spec.name,

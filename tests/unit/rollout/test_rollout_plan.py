@@ -8,11 +8,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fleet_in_memory import Board, Fuse, Link, release_of, spec_of
 
 from pipeline.reporting.rollout import ago, duration
-from pipeline.rollout.plan import Wish, member_of, plan_device, plan_rollout
+from pipeline.rollout.plan import Wish, member_of, plan_device, plan_rollout, proved
 from pipeline.rollout.records import NOTHING_BEFORE, Member, Rollout, Seen
 from pipeline.rollout.release import Model
 from pipeline.rollout.settings import RolloutConfig
 from pipeline.rollout.status import Known, status_of
+from targets.glance import Glance
 from targets.records import Absent, Facts, Failed
 
 OLD, NEW = release_of("net", 1), release_of("net", 2)
@@ -42,6 +43,32 @@ def test_what_is_there_is_not_sent_and_what_is_in_use_is_not_switched_to() -> No
     assert plan_device(seen(current=NEW.id, releases=(NEW.id,)), WISH).steps == ("check", "confirm", "prune")
     there = plan_device(seen(current=NEW.id, confirmed=NEW.id, releases=(NEW.id,)), WISH)
     assert (there.state, there.steps) == ("unchanged", ())
+
+
+@pytest.mark.parametrize("current", ["", OLD.id, NEW.id])
+@pytest.mark.parametrize("confirmed", ["", OLD.id, NEW.id])
+@pytest.mark.parametrize("keys", ["none", "own", "other"])
+@pytest.mark.parametrize("leased", [False, True])
+@pytest.mark.parametrize("has_model", [True, False])
+@pytest.mark.parametrize("signs", [True, False])
+def test_a_glance_is_enough_only_where_nothing_is_to_be_done(
+    current: str, confirmed: str, keys: str, leased: bool, has_model: bool, signs: bool
+) -> None:
+    own, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    public = own.public_key().public_bytes_raw()
+    trusted = {"none": (), "own": (public.hex(),), "other": (other.public_key().public_bytes_raw().hex(),)}[keys]
+    release = replace(NEW, signature=own.sign(NEW.manifest))
+    release = release if has_model else replace(release, classes={})
+    wish = replace(WISH, release=release, key=public if signs else b"")
+    whole = seen(current=current, confirmed=confirmed, keys=trusted, releases=(NEW.id, OLD.id))
+    assert whole.installed
+    lease = {"lease_owner": "another", "lease_left_s": 9.0} if leased else {}
+    plan = plan_device(replace(whole, installed=replace(whole.installed, **lease)), wish)
+    glance = Glance(current=current, confirmed=confirmed, keys=trusted, leased=leased, boot_id="b")
+    assert proved(whole.spec, glance, wish) == (plan.state == "unchanged")
+    if plan.state == "unchanged":
+        short = plan_device(Seen(spec=whole.spec, glance=glance), wish)
+        assert (short.state, short.installed, short.note) == ("unchanged", plan.installed, plan.note)
 
 
 def test_the_owners_programs_are_run_and_releases_compared_where_there_is_one_before() -> None:

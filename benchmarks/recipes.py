@@ -128,7 +128,8 @@ def _claims(
     given = {"calibrate": data, "inputs": (spec,), "base": base}
     if format == "onnx":
         raw = folder / "raw.onnx"
-        worker.call("pipeline.stages.export_jobs:to_onnx", source=raw, opset=18, archived=False, scratch=base, **given)
+        worker.call("pipeline.stages.export_jobs:to_onnx", source=raw, opset=18, archived=False, scratch=base)
+        worker.call("pipeline.stages.export_jobs:make_quantizable", scratch=base, **given)
     else:
         (folder / "tflite.float").rename(base / "model")
     model = base / "model"

@@ -1,7 +1,7 @@
 """What a profile says: where the time goes, and why a quantized model may be slower than the float one."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from targets.records import Absent, OpTime, Profile
@@ -64,9 +64,7 @@ def reasons(profile: Profile) -> list[str]:
             found.append(f"{share:.0%} of the time is in {_ops(fallen)} that stayed in float ({_names(fallen)})")
         moving = _chosen(profile, _is_moving)
         if (share := _us(moving) / total) >= _WORTH:
-            found.append(
-                f"{share:.0%} of the time only moves data ({_names(moving)}), which int8 hardly makes cheaper"
-            )
+            found.append(f"{share:.0%} of the time only moves data ({_names(moving)}), which int8 hardly makes cheaper")
     left = _chosen(profile, _is_left)
     if (share := _us(left) / total) >= _WORTH and len(left) < len(profile.ops):
         found.append(
@@ -100,7 +98,18 @@ def compared(float_profile: Profile, other: Profile) -> list[str]:
         extra -= lost
     if extra > _WORTH * before:
         causes.append(f"all other ops take {_ms(extra)} more")
-    return [f"int8 is slower than float here ({ratio}) because " + "; ".join(causes or ["everything takes a little more"])]
+    return [
+        f"int8 is slower than float here ({ratio}) because " + "; ".join(causes or ["everything takes a little more"])
+    ]
+
+
+def explained(profiles: Mapping[str, Profile]) -> list[str]:
+    """Of each quantized model, why it is slower or faster than the float one among them."""
+    base = next((found for found in profiles.values() if timed(found) and not is_quantized(found)), None)
+    if base is None:
+        return []
+    quantized = {model: found for model, found in profiles.items() if is_quantized(found)}
+    return [f"{model}: {said}" for model, found in quantized.items() for said in compared(base, found)]
 
 
 def is_quantized(profile: Profile) -> bool:

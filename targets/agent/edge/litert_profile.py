@@ -125,7 +125,9 @@ class ProfiledModel:
     def main_signature(self) -> tuple[Any, ctypes.c_size_t]:
         """The signature of the subgraph that `invoke` runs; the C library runs nothing else."""
         lib = self.library
-        main = lib.made("GetModelSubgraph", self.model, ctypes.c_size_t(lib.count("GetMainModelSubgraphIndex", self.model)))
+        main = lib.made(
+            "GetModelSubgraph", self.model, ctypes.c_size_t(lib.count("GetMainModelSubgraphIndex", self.model))
+        )
         for number in range(lib.count("GetNumModelSignatures", self.model)):
             signature = lib.made("GetModelSignature", self.model, ctypes.c_size_t(number))
             if lib.made("GetSignatureSubgraph", signature).value == main.value:
@@ -145,7 +147,7 @@ class ProfiledModel:
         return lib.made("CreateManagedTensorBufferFromRequirements", self.environment, ctypes.byref(kind), needs)
 
     def input_buffers(self, sample: Json) -> Any:
-        """The buffers, filled; the model is resized to the sample's shapes first, as all shapes depend on each other."""
+        """The buffers, filled; of a model resized to the shapes of the sample."""
         lib, count = self.library, self.library.count("GetNumSignatureInputs", self.signature)
         arrays, kinds = [], []
         for number in range(count):
@@ -175,9 +177,7 @@ class ProfiledModel:
     def output_buffers(self) -> Any:
         lib, count = self.library, self.library.count("GetNumSignatureOutputs", self.signature)
         layouts, size = (Layout * max(1, count))(), ctypes.c_size_t(count)
-        lib.call(
-            "GetCompiledModelOutputTensorLayouts", self.compiled, self.index, size, layouts, ctypes.c_bool(True)
-        )
+        lib.call("GetCompiledModelOutputTensorLayouts", self.compiled, self.index, size, layouts, ctypes.c_bool(True))
         buffers = []
         for number in range(count):
             kind = RankedType()

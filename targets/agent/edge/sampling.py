@@ -63,6 +63,6 @@ def duty_cycled(timed: Callable[[], int], pause_s: float, max_s: float, least: i
 
 
 def typical_us(times: list[float]) -> float:
-    """The mean of the middle half: of whole microseconds it tells fractions, and one interrupted run does not move it."""
+    """The mean of the middle half: finer than whole microseconds, and not moved by a run that was interrupted."""
     ordered, cut = sorted(times), len(times) // 4
     return statistics.fmean(ordered[cut : len(ordered) - cut]) if ordered else 0.0

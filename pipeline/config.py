@@ -319,10 +319,12 @@ class Config(Section):
         asked = self.measure.energy
         if asked is None:
             asked = self.budgets.energy is not None or self.choose == "energy"
+        return self.energy_windows() if asked else None
+
+    def energy_windows(self) -> EnergyPlan:
+        """The windows under a power meter, for who asks for energy."""
         window_s = self.measure.energy_window
-        return (
-            EnergyPlan(windows=self.measure.energy_windows, window_s=window_s, idle_s=0.4 * window_s) if asked else None
-        )
+        return EnergyPlan(windows=self.measure.energy_windows, window_s=window_s, idle_s=0.4 * window_s)
 
     def calibration_data(self) -> DataSpec:
         """The calibration samples, with the choice among them that `calibration` makes."""

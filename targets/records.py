@@ -194,8 +194,8 @@ class OpTime:
     name: str
     op: str
     dtypes: tuple[str, ...]  # of its outputs
-    where: str  # execution provider or delegate; empty: not told
-    us: float | Absent  # mean over the runs after the first
+    where: str  # execution provider or delegate, "built-in" for the runtime's own kernels; empty: not told
+    us: float | Absent  # mean of the middle half of the runs after the first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

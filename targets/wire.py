@@ -76,8 +76,8 @@ def decode_measurement(
 
 def decode_profile(target: str, request: BenchRequest, wire: Json) -> Profile:
     """A profile from the reply to `bench` that asked for one; raises AgentFailed when it is out of protocol."""
-    untold = "LiteRT's Python module tells no time of single ops"
     try:
+        untold = str(wire.get("untold", "")) or "the runtime tells no time of single ops"
         return Profile(
             target=target,
             blob=request.blob,

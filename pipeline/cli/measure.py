@@ -1,7 +1,7 @@
 """`deploy measure` and `deploy compare`."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipeline.measuring.records import Comparison, Order, Session
     from pipeline.measuring.subjects import How, Subject
     from pipeline.store import Store
+    from targets.device import Device
     from targets.records import Profile, TargetSpec
 
 _UNTRUSTED = 4
@@ -44,6 +45,16 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--governor", metavar="NAME", default="", help="Set it meanwhile and set it back; needs root there."
             ),
+            click.option(
+                "--profile",
+                is_flag=True,
+                help="And where the time goes, op by op, in a run of its own; why int8 is slower.",
+            ),
+            click.option(
+                "--energy",
+                is_flag=True,
+                help="And joules of an inference, by the target's power meter, in a process of its own: 80 s a model.",
+            ),
             click.option("--seed", type=int, default=0, show_default=True, help="Of the order of blocks."),
             click.option(
                 "--html",
@@ -67,7 +78,6 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="Between runs of the duty-cycled latency; 0: none.",
 )
-@click.option("--profile", is_flag=True, help="And where the time goes, op by op, in a run of its own.")
 @click.option("--pipeline", "whole", is_flag=True, help="And the declared preprocessing on the device, part by part.")
 @click.option("--where-different", is_flag=True, help="Instead: the first layer that answers otherwise than here.")
 @click.option("--sweep", is_flag=True, help="Measure every sensible number of threads on every cluster of cores.")
@@ -75,7 +85,6 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
 def measure(
     recipe: str,
     sweep: bool,
-    profile: bool,
     whole: bool,
     where_different: bool,
     pause: str,
@@ -99,26 +108,26 @@ def measure(
         raise UsageError("--pipeline and --where-different are of a recipe", hint="name the release's recipe")
     subjects, targets = asked.subjects([recipe]), asked.targets()
     first = subjects(recipe, targets[0])
+    if sweep and (asked.energy or asked.profile):
+        raise UsageError(
+            "--sweep looks at latency alone", hint="leave --energy and --profile out, then measure the best"
+        )
+    base = asked.float_base(recipe, subjects)
     if where_different:
         on_device.where_different(first, asked.place(), asked.how(), as_json)
         return
     way = on_device.prepared(first, asked.place()) if whole else None
     sessions: list[Session] = []
     wholes: list[on_device.Whole] = []
-    profiles: list[Profile] = []
 
     def on(spec: "TargetSpec") -> None:
         subject = subjects(recipe, spec)
         for how in ways(asked.facts(spec), asked.how()) if sweep else [asked.how()]:
             plan = asked.plan({"A": subject}, spec, how, pause_s=0.0 if sweep else _seconds("--pause", pause))
-            sessions.append(asked.session(spec, plan, as_json))
+            sessions.append(asked.session(spec, plan, (subject, *base)))
             if not as_json and not sweep:
                 views.show(sessions[-1])
                 asked.show_last_time(sessions[-1])
-        if profile:
-            profiles.append(asked.profile(subject, spec))
-            if not as_json:
-                views.show_profile(profiles[-1])
         if way:
             wholes.append(on_device.whole_way(subject, way, asked.place(), spec, asked.how()))
             if not as_json:
@@ -132,7 +141,7 @@ def measure(
             failed.append(error)
     views.write_page(options["html"], sessions)
     if as_json:
-        click.echo(views.sessions_json(sessions, profiles, wholes))
+        click.echo(views.sessions_json(sessions, wholes))
     elif sweep:
         views.show_sweep(sessions)
     print_failures(failed)
@@ -162,14 +171,15 @@ def compare(a: str, b: str, margin: str, as_json: bool, **options: Any) -> None:
     subjects = asked.subjects([a, b])
     outcomes: list[tuple[Session, Comparison]] = []
     for spec in asked.targets():
-        plan = asked.plan({"A": subjects(a, spec), "B": subjects(b, spec)}, spec, asked.how(), pause_s=0.0)
-        session = asked.session(spec, plan, as_json)
+        both = subjects(a, spec), subjects(b, spec)
+        plan = asked.plan({"A": both[0], "B": both[1]}, spec, asked.how(), pause_s=0.0)
+        session = asked.session(spec, plan, both)
         outcomes.append((session, decide(pairs(session.blocks), allowed)))
         if not as_json:
             views.show_comparison(*outcomes[-1])
     views.write_page(options["html"], [session for session, _ in outcomes])
     if as_json:
-        plain = [{"comparison": codec.plain(found), "session": codec.plain(session)} for session, found in outcomes]
+        plain = [{"comparison": codec.plain(found), **views.plain_session(session)} for session, found in outcomes]
         click.echo(json.dumps(plain))
     if any(found.verdict == "slower" for _, found in outcomes):
         raise click.exceptions.Exit(1)
@@ -183,7 +193,7 @@ class _Asked:
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._options = options
-        self.force = bool(options["force"])
+        self.force, self.energy, self.profile = (bool(options[name]) for name in ("force", "energy", "profile"))
         self._state: Path = state_folder(options["config"], options["state"])
 
     @property
@@ -269,33 +279,52 @@ class _Asked:
             pause_s=pause_s,
             deadline_s=spec.step_timeout_s,
             seed=self._options["seed"],
+            energy=self.loaded.config.energy_windows() if self.energy else None,
         )
 
-    def profile(self, subject: "Subject", spec: "TargetSpec") -> "Profile":
-        from targets.device import connect
+    def float_base(self, recipe: str, subjects: "Callable[[str, TargetSpec], Subject]") -> "tuple[Subject, ...]":
+        """The float model of the recipe's format, to say why the recipe's is slower; none when no profile is wanted."""
+        from pipeline.measuring.subjects import float_of, is_release
 
-        with connect(spec, state=self._state) as device:
-            return device.profile(subject.request(spec, self.how()), spec.step_timeout_s)
+        if not self.profile or is_release(recipe) or (name := float_of(recipe)) in ("", recipe):
+            return ()
+        spec = self.targets()[0]
+        return (self.subjects([name])(name, spec),)
 
-    def session(self, spec: "TargetSpec", plan: "Plan", as_json: bool) -> "Session":
-        """Push what is missing, measure, keep."""
+    def session(self, spec: "TargetSpec", plan: "Plan", profiled: "Sequence[Subject]") -> "Session":
+        """Push what is missing, measure, keep; the profiles are of runs after all others."""
         from pipeline.cli.progress import timed
         from pipeline.measuring.log import keep
         from pipeline.measuring.protocol import run
         from targets.device import connect
 
-        with connect(spec, state=self._state) as device, timed(f"measuring on {spec.name}", plan.max_s) as told:
+        with connect(spec, state=self._state) as device, timed(f"measuring on {spec.name}", plan.lasts_s()) as told:
             for label, files in plan.files.items():
                 request = plan.requests[label]
                 for role, path in files.items():
                     device.push(path, getattr(request, role))
             session = replace(run(device, plan, lambda block: told()), target=spec.name)
+            if self.profile:
+                session = replace(
+                    session, profiles={subject.name: self._profile(device, subject) for subject in profiled}
+                )
         keep(self._state, session)
         return session
 
+    def _profile(self, device: "Device", subject: "Subject") -> "Profile":
+        for role, path in subject.files().items():
+            device.push(path, getattr(subject, role))
+        return device.profile(subject.request(device.spec, self.how()), device.spec.step_timeout_s)
+
 
 def _leave(sessions: "list[Session]", force: bool) -> None:
-    trusted = force or all(session.trusted for session in sessions)
+    """With 4 when numbers are not to be trusted, or joules were asked for and there are none."""
+    from targets.records import Absent
+
+    metered = [measured.energy for session in sessions for measured in session.metered.values()]
+    trusted = force or (
+        all(session.trusted for session in sessions) and not any(isinstance(energy, Absent) for energy in metered)
+    )
     raise click.exceptions.Exit(0 if trusted else _UNTRUSTED)
 
 

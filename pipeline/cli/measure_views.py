@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,15 +20,29 @@ def show(session: "Session") -> None:
         click.echo(f"  {title:<16} {text}")
     if session.duty_refused:
         click.echo(f"  {'duty-cycled':<16} not measured: {session.duty_refused}")
+    show_profiles(session)
     show_trust(session)
 
 
-def show_profile(found: "Profile") -> None:
+def show_profiles(session: "Session") -> None:
+    """Where the time of each measured model goes, and why a quantized one takes longer than the float one."""
+    from pipeline.measuring.profile import explained
+
+    for model, found in session.profiles.items():
+        if model in session.models.values():
+            show_profile(model, found)
+    for sentence in explained(session.profiles):
+        click.echo(f"  {sentence}")
+
+
+def show_profile(model: str, found: "Profile") -> None:
     from pipeline.cli.fleet import print_table
-    from pipeline.measuring.profile import kinds, reasons, timed
+    from pipeline.measuring.profile import kinds, reasons, timed, untold
 
     click.echo(
-        f"  where the time goes, over {found.runs} runs:" if timed(found) else "  ops; LiteRT tells no times of them:"
+        f"  where the time of {model} goes, over {found.runs} runs:"
+        if timed(found)
+        else f"  the ops of {model}, without their times: {untold(found)}"
     )
     shown = kinds(found)
     total = sum(kind.us for kind in shown)
@@ -36,13 +50,14 @@ def show_profile(found: "Profile") -> None:
         (
             f"    {kind.op}",
             kind.dtype,
+            kind.where,
             str(kind.count),
             f"{kind.us / 1000:.3f} ms" if total else "",
             f"{kind.us / total:.0%}" if total else "",
         )
         for kind in shown[:12]
     ]
-    print_table(("    op", "type", "count", "time", "share"), lines)
+    print_table(("    op", "type", "by", "count", "time", "share"), lines)
     for reason in reasons(found):
         click.echo(f"  {reason}")
 
@@ -51,7 +66,10 @@ def show_comparison(session: "Session", found: "Comparison") -> None:
     from pipeline.reporting.measuring import compared, rows, summary
 
     click.echo(click.style(summary(session), bold=True))
-    wanted = ("warm, median", "warm, tail", "peak memory", "answers", "runtime", "conditions")
+    wanted = (
+        "warm, median", "warm, tail", "peak memory", "answers", "runtime", "conditions", "energy", "energy, gross",
+        "energy, net", "meter", "no gate by it",
+    )  # fmt: skip
     for label in ("A", "B"):
         click.echo(f"  {label}: {session.models[label]}")
         for title, text in rows(session, label):
@@ -60,6 +78,7 @@ def show_comparison(session: "Session", found: "Comparison") -> None:
     for title, text in compared(session, found):
         click.echo(f"  {title:<16} {text}")
     sign = {"not-slower": ("✓", "green"), "slower": ("✗", "red"), "undecided": ("?", "yellow")}[found.verdict]
+    show_profiles(session)
     words = "faster" if found.faster else found.verdict.replace("-", " ")
     click.echo(click.style(f"{sign[0]} {session.models['B']} is {words}", fg=sign[1]) + f": {found.reason}")
     show_trust(session)
@@ -105,16 +124,32 @@ def show_sweep(sessions: "list[Session]") -> None:
     print_table(("device", "threads", "cores", "median", "interval", "p90", "doubts", ""), lines)
 
 
-def sessions_json(sessions: "list[Session]", profiles: "list[Profile]", wholes: "list[Whole]") -> str:
+def plain_session(session: "Session") -> dict[str, Any]:
+    """A session for --json: its evidence, and what follows from it of energy and of the ops."""
+    from pipeline import codec
+    from pipeline.measuring.profile import explained, reasons
+    from pipeline.quality.energy import energy_per_inference
+
+    energies = {session.models[label]: energy_per_inference(measured) for label, measured in session.metered.items()}
+    causes = {model: reasons(found) for model, found in session.profiles.items()}
+    return {
+        "energy": {model: codec.plain(found) for model, found in energies.items()},
+        "causes": {"by_model": causes, "against_float": explained(session.profiles)},
+        "session": codec.plain(session),
+    }
+
+
+def sessions_json(sessions: "list[Session]", wholes: "list[Whole]") -> str:
     from pipeline import codec
     from pipeline.measuring.statistics import latency
 
     plain = [
-        {"latency": codec.plain(latency(session.of("A"))), "trusted": session.trusted, "session": codec.plain(session)}
+        {"latency": codec.plain(latency(session.of("A"))), "trusted": session.trusted, **plain_session(session)}
         for session in sessions
     ]
     for entry, session in zip(plain, sessions, strict=True):
-        entry["profile"] = next((codec.plain(found) for found in profiles if found.target == session.target), None)
+        own = session.profiles.get(session.models["A"])
+        entry["profile"] = codec.plain(own) if own else None
         entry["pipeline"] = next((whole.plain() for whole in wholes if whole.found.target == session.target), None)
     return json.dumps(plain)
 

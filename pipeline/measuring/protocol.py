@@ -12,7 +12,7 @@ from pipeline.measuring.records import Block, Mode, Order, Session
 from pipeline.measuring.statistics import LEAST_PROCESSES, compare, warm_median
 from pipeline.measuring.validity import findings
 from targets.errors import InputError
-from targets.records import BenchRequest, Facts, Measurement
+from targets.records import BenchRequest, EnergyPlan, Facts, Measurement
 
 _POLL_S = 2.0  # between looks at the temperature: silicon cools in seconds, not in less
 
@@ -45,6 +45,13 @@ class Plan:
     seed: int = 0
     pause_s: float = 0.0  # of the duty-cycled latency; 0: not measured
     pauses: int = 8
+    energy: EnergyPlan | None = None  # windows under a power meter, in a process of their own; None: none
+
+    def lasts_s(self) -> float:
+        """About how long it takes at most; the power meter's windows come after the time for latency."""
+        plan = self.energy
+        windows_s = plan.windows * plan.window_s + (plan.windows + 1) * plan.idle_s if plan else 0.0
+        return self.max_s + windows_s * len(self.requests)
 
 
 def run(
@@ -79,6 +86,7 @@ def run(
             duty = {label: _duty_cycled(device, plan, label) for label in plan.requests}
     except InputError as error:  # a device without Python; what was measured is not lost for it
         refused = error.message
+    metered = {label: _metered(device, plan, label, plan.energy) for label in plan.requests} if plan.energy else {}
     return Session(
         target=facts.target,
         facts=facts,
@@ -92,6 +100,7 @@ def run(
         duty=duty,
         pause_s=plan.pause_s,
         duty_refused=refused,
+        metered=metered,
     )
 
 
@@ -109,6 +118,11 @@ def _duty_cycled(device: Benched, plan: Plan, label: Order) -> Measurement:
         plan.requests[label], pause_s=plan.pause_s, warm_min_samples=plan.pauses, warm_max_samples=plan.pauses
     )
     return device.bench(request, plan.deadline_s, plan.files[label])
+
+
+def _metered(device: Benched, plan: Plan, label: Order, windows: EnergyPlan) -> Measurement:
+    """Apart from the blocks: reading a sensor and minutes of load would be in their latency."""
+    return device.bench(replace(plan.requests[label], energy=windows), plan.deadline_s, plan.files[label])
 
 
 def _order(plan: Plan) -> Iterator[Order]:

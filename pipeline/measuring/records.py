@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from targets.records import Absent, Facts, Measurement
+from targets.records import Absent, Facts, Measurement, Profile
 
 Mode = Literal["cool", "sustained"]
 Order = Literal["A", "B"]
@@ -99,6 +99,8 @@ class Session:
     duty: Mapping[Order, Measurement] = field(default_factory=dict)  # one process with `pause_s` before every run
     pause_s: float = 0.0
     duty_refused: str = ""  # why the device cannot pause between runs; then there is no `duty`
+    metered: Mapping[Order, Measurement] = field(default_factory=dict)  # one process under the power meter, if asked
+    profiles: Mapping[str, Profile] = field(default_factory=dict)  # by model, with the float one to compare with
     kind: Literal["session"] = "session"
 
     @property

@@ -6,9 +6,11 @@ import numpy as np
 
 from pipeline.measuring.records import Order, Session
 from pipeline.measuring.statistics import latency
+from pipeline.quality.energy import energy_per_inference
 from pipeline.release.series import Point
+from targets.records import Absent
 
-METRICS = ("latency_p50", "latency_p90", "first", "load", "peak_memory")
+METRICS = ("latency_p50", "latency_p90", "first", "load", "peak_memory", "energy")
 
 
 def points(sessions: Iterable[Session], metric: str, target: str, recipe: str | None) -> list[Point]:
@@ -39,15 +41,23 @@ def _point(session: Session, label: Order, metric: str, recipe: str, sequence: i
         "first": found.first_ms,
         "load": found.load_ms,
         "peak_memory": float(np.median(peaks)) if peaks else None,
+        "energy": None,
     }
     interval = (found.median.low, found.median.high) if metric == "latency_p50" else None
+    doubts: list[str] = [finding.doubt for finding in session.findings]
+    if metric == "energy" and (measured := session.metered.get(label)):
+        joules = energy_per_inference(measured)
+        if not isinstance(joules, Absent):
+            values["energy"] = joules.gross_j
+            interval = (joules.gross_j - joules.gross_error_j, joules.gross_j + joules.gross_error_j)
+            doubts += joules.doubts
     return Point(
         date=session.when,
         sequence=sequence,
         recipe=recipe,
         value=values[metric],
         interval=interval,
-        doubts=tuple(dict.fromkeys(finding.doubt for finding in session.findings)),
+        doubts=tuple(dict.fromkeys(doubts)),
         source="session",
     )
 

@@ -79,6 +79,14 @@ def candidates(
     return {name: _subject(name, results[made], results[judged], store) for name, (made, judged) in wanted.items()}
 
 
+def float_of(recipe: str) -> str:
+    """The recipe of the float model that this one was made from; empty when it is none of ours."""
+    from pipeline.recipes import RECIPES
+
+    name = f"{recipe.partition('-')[0]}-float32"
+    return name if name in RECIPES else ""
+
+
 def is_release(text: str) -> bool:
     """Whether this means a bundle file and no recipe; a recipe's name has no such ending."""
     return text.endswith(SUFFIX)

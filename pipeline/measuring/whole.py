@@ -33,18 +33,19 @@ class Prepared:
     way: Way
     paths: Mapping[str, Path]
     folded: Way | None  # the same without normalising: the model takes the bytes as they are
-    uniform: bool  # whether one scale and zero point can do the normalising
+    inside: bool  # whether the model takes the bytes as they are already
     takes: str  # data type of the model's input
+    quantized: bool  # whether its recipe is one of int8
 
 
 def tensors(
     *, format: str, model: Path, report: object = None
-) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Inputs and outputs of a model. Run in the worker's child."""
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], frozenset[str]]:
+    """Inputs and outputs of a model, and which inputs take an image's bytes. Run in the worker's child."""
     from pipeline.runtimes.runtime import open_model
 
     opened = open_model(format, model)
-    return opened.inputs, opened.outputs
+    return opened.inputs, opened.outputs, frozenset(opened.pixels)
 
 
 def prepared(subject: Subject, test: DataSpec, base: Path, store: Store) -> Prepared:
@@ -53,7 +54,7 @@ def prepared(subject: Subject, test: DataSpec, base: Path, store: Store) -> Prep
     Raises UsageError for a model with several inputs, and InputError for a sample that cannot be read.
     """
     with Worker() as worker:
-        inputs, outputs = worker.call(
+        inputs, outputs, pixels = worker.call(
             "pipeline.measuring.whole:tensors", format=subject.format, model=subject.paths[subject.blob]
         )
     if len(inputs) != 1:
@@ -66,7 +67,9 @@ def prepared(subject: Subject, test: DataSpec, base: Path, store: Store) -> Prep
     if tensor.name not in raw.inputs:
         raise InputError(f"{raw.id}: the input {tensor.name!r} is missing", hint="name the array as the model's input")
     array, batch = without_batch(raw.id, tensor, raw.inputs[tensor.name])
-    steps = list(test.steps(tensor.name))
+    steps = [
+        step for step in test.steps(tensor.name) if not (tensor.name in pixels and isinstance(step, Scale | MeanStd))
+    ]
     given = {"decode": array, **_pillows(steps, array)}
     kind = "image" if file else ("array" if test.path.endswith((".npz", ".npy")) else "")
     with store.workspace() as folder:
@@ -89,8 +92,9 @@ def prepared(subject: Subject, test: DataSpec, base: Path, store: Store) -> Prep
         way=way,
         paths={digest: store.path(digest) for digest in digests.values()},
         folded=folded_way(way, steps, array, tensor),
-        uniform=all(len({*step.mean}) == len({*step.std}) == 1 for step in steps if isinstance(step, MeanStd)),
+        inside=tensor.name in pixels,
         takes=tensor.dtype,
+        quantized="int8" in subject.name,
     )
 
 
@@ -100,7 +104,7 @@ def advice(found: WholeWay, prepared: Prepared, folded: WholeWay | None, tflite:
     if not total:
         return []
     shares = {part.name: part.us / total for part in found.parts if isinstance(part.us, float)}
-    said = []
+    said = ["normalising is inside the model, which takes the image's bytes"] if prepared.inside else []
     norm = sum(shares.get(name, 0.0) for name in (*_NORMALISING, "model input"))
     if folded is not None and any(name in shares for name in _NORMALISING):
         checked = isinstance(folded.input_steps, float) and folded.input_steps <= _SAME_LEVELS
@@ -127,15 +131,11 @@ def alike(found: WholeWay) -> str:
 
 
 def _instead(prepared: Prepared, tflite: bool) -> str:
-    if not prepared.uniform:
-        return "one scale cannot stand for a mean and deviation per channel: fold them into the first layer's weights"
+    family = "litert" if tflite else "onnx"
     if prepared.takes == "uint8":
-        return (
-            "its uint8 input has another scale than the pixels; calibrate with samples that reach the darkest and the "
-            "brightest value, so that it takes the bytes as they are"
-        )
-    where = " (recipe litert-int8-io-uint8)" if tflite else ""
-    return f"accept uint8 input and fold it into the first layer{where}"
+        return f"its uint8 input has another scale than the pixels: the recipe {family}-int8-pixels has theirs"
+    precision = "int8" if prepared.quantized else "float32"
+    return f"accept uint8 input and fold it into the first layer, as the recipe {family}-{precision}-pixels does"
 
 
 def _pillows(steps: Sequence[Step], array: Any) -> dict[str, Any]:

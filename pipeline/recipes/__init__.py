@@ -13,6 +13,7 @@ RECIPES = with_entry_points(
     {
         "litert-as-is": "pipeline.recipes.as_is:LITERT",
         "litert-float32": "pipeline.recipes.float32:LITERT",
+        "litert-float32-pixels": "pipeline.recipes.pixels:LITERT_FLOAT32",
         "litert-float16": "pipeline.recipes.litert_tensorflow:FLOAT16",
         "litert-dynamic-int8": "pipeline.recipes.litert_tensorflow:DYNAMIC_INT8",
         "litert-dynamic-int8-all": "pipeline.recipes.litert_weights:DYNAMIC_INT8_ALL",
@@ -22,6 +23,7 @@ RECIPES = with_entry_points(
         "litert-weight-int4-b64": "pipeline.recipes.litert_weights:WEIGHT_INT4_B64",
         "litert-weight-int4-b128": "pipeline.recipes.litert_weights:WEIGHT_INT4_B128",
         "litert-int8": "pipeline.recipes.litert_static:INT8",
+        "litert-int8-pixels": "pipeline.recipes.pixels:LITERT_INT8",
         "litert-int8-io-int8": "pipeline.recipes.litert_static:INT8_IO_INT8",
         "litert-int8-io-uint8": "pipeline.recipes.litert_static:INT8_IO_UINT8",
         "litert-int8-cle": "pipeline.recipes.litert_static:INT8_CLE",
@@ -37,6 +39,7 @@ RECIPES = with_entry_points(
         "litert-int16x8": "pipeline.recipes.litert_static:INT16X8",
         "onnx-as-is": "pipeline.recipes.as_is:ONNX",
         "onnx-float32": "pipeline.recipes.float32:ONNX",
+        "onnx-float32-pixels": "pipeline.recipes.pixels:ONNX_FLOAT32",
         "onnx-float16": "pipeline.recipes.onnx_float16:FLOAT16",
         "onnx-dynamic-int8": "pipeline.recipes.onnx_dynamic:DYNAMIC_INT8",
         "onnx-dynamic-int8-u8s8": "pipeline.recipes.onnx_dynamic:DYNAMIC_INT8_U8S8",
@@ -47,6 +50,7 @@ RECIPES = with_entry_points(
         "onnx-weight-int4-b64": "pipeline.recipes.onnx_weights:INT4_B64",
         "onnx-weight-int4-b128": "pipeline.recipes.onnx_weights:INT4_B128",
         "onnx-int8": "pipeline.recipes.onnx_static:INT8",
+        "onnx-int8-pixels": "pipeline.recipes.pixels:ONNX_INT8",
         "onnx-int8-s8s8": "pipeline.recipes.onnx_static:INT8_S8S8",
         "onnx-int8-w7": "pipeline.recipes.onnx_static:INT8_W7",
         "onnx-int16x8": "pipeline.recipes.onnx_static:INT16X8",
@@ -67,6 +71,10 @@ RECIPES = with_entry_points(
 # what another does better on most networks, repair, search, or train.
 OPTIONAL = frozenset(
     {
+        "litert-float32-pixels",
+        "litert-int8-pixels",
+        "onnx-float32-pixels",
+        "onnx-int8-pixels",
         "litert-dynamic-int8-all",
         "litert-weight-int8",
         "litert-weight-int4",

@@ -23,6 +23,7 @@ PRECISIONS: Mapping[str, str] = {
 OPTIONS: Mapping[str, str] = {
     "io-int8": "the model's own inputs and outputs are int8 too (without: float32, as before)",
     "io-uint8": "the model's own inputs and outputs are uint8 (camera bytes)",
+    "pixels": "takes an image's bytes: `scale` and `mean_std` of the preprocessing are inside the model",
     "all": "weights of fewer than 1024 elements as well",
     "w4": "int4 weights where the runtime has them (without: int8)",
     "w7": "weights in 7 of the 8 bits: on x86 without VNNI, sums of two 8-bit products saturate otherwise",

@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.errors import EnvironmentFault
 from pipeline.plugins import load_plugin
 from pipeline.records import Format, Precision, Repair
+from pipeline.runtimes.pixels import Affine
 
 # What a recipe starts from: the source (as the export's SavedModel), the float model in its own format, that and the
 # calibrated ranges of its tensors, or those and the precision of each op (a search found it, or deploy.yaml says it);
@@ -38,6 +39,7 @@ class Ingredients:
     repairs: what a search found to help; empty: the recipe's own.
     excluded: ONNX nodes that stay in float because the candidate broke there (`pipeline.recipes.ladder`).
     samples: the calibration samples, anew on every call; of sequences every step, with the float model's state.
+    pixels: what the bytes of each input's images mean, for a recipe that `folds`; empty for all others.
     note: takes what the record should say of how the candidate came about.
     """
 
@@ -49,6 +51,7 @@ class Ingredients:
     repairs: tuple[Repair, ...] = ()
     excluded: tuple[str, ...] = ()
     samples: Callable[[], Iterable[Inputs]] = _no_samples
+    pixels: Mapping[str, Affine] = field(default_factory=dict)
     note: Callable[[str], None] = _unheard
 
 
@@ -56,8 +59,8 @@ class Recipe(Protocol):
     """One way to make a candidate. `quantize` runs in the worker and may raise whatever its converter raises.
 
     A recipe may also have `fallbacks()`: itself made less boldly, each with words for the record, tried in this order
-    when the candidate cannot be made, loaded or run; and the published promises `size_promise` and `latency_promise`
-    (see `promise`).
+    when the candidate cannot be made, loaded or run; `folds`, when its model takes an image's bytes; and the published
+    promises `size_promise` and `latency_promise` (see `promise`).
     """
 
     @property

@@ -8,7 +8,9 @@ from pipeline.measuring.protocol import pairs
 from pipeline.measuring.records import Block, Comparison, Latency, Order, Session
 from pipeline.measuring.settling import Settled, settled
 from pipeline.measuring.statistics import latency
-from pipeline.quantities import milliseconds, size
+from pipeline.quality.energy import energy_per_inference
+from pipeline.quality.validity import findings as invalidating
+from pipeline.quantities import joules, margin, milliseconds, number, size
 from targets.records import Absent, Measurement
 
 Row = tuple[str, str]
@@ -26,6 +28,7 @@ def rows(session: Session, label: Order) -> list[Row]:
         *_duty(session, label),
         ("peak memory", _memory(blocks)),
         ("variation", _variation(found)),
+        *_energy(session, label),
         *_settling(session, label),
         ("answers", _answers(blocks)),
         *_conditions(blocks),
@@ -76,6 +79,30 @@ def _duty(session: Session, label: Order) -> Iterator[Row]:
     if measured := session.duty.get(label):
         median = float(np.median(measured.warm_ns)) / 1e6
         yield f"one every {session.pause_s:g} s", f"{milliseconds(median)} ({len(measured.warm_ns)} runs)"
+
+
+def _energy(session: Session, label: Order) -> Iterator[Row]:
+    """Gross and net, each with its uncertainty, and what speaks against them; why there is none where there is none."""
+    measured = session.metered.get(label)
+    if measured is None:
+        return
+    found = energy_per_inference(measured)
+    if isinstance(found, Absent):
+        yield "energy", f"not measured: {found.reason}"
+        return
+    gross = f"{joules(found.gross_j)} {margin(found.gross_error_j, found.gross_j)} an inference, all that was drawn"
+    yield "energy, gross", f"{gross} ({number(found.busy_w)} W)"
+    if isinstance(found.net_j, Absent):
+        yield "energy, net", f"not known: {found.net_j.reason}"
+    else:
+        net = f"{joules(found.net_j)} {margin(found.net_error_j, found.net_j)}"
+        yield "energy, net", f"{net} beyond idling at {number(found.idle_w)} W"
+    windows = f"{found.windows} windows of {number(found.window_s)} s or more, {found.missing_samples} samples missing"
+    yield "meter", f"{found.meter}: {found.scope}; {windows}"
+    median_ms = float(np.median(measured.warm_ns)) / 1e6
+    yield "in the windows", f"{milliseconds(median_ms)} median of {found.inferences} inferences"
+    if doubts := [*found.doubts, *(finding.reason for finding in invalidating(measured))]:
+        yield "no gate by it", "; ".join(doubts)
 
 
 def _memory(blocks: Sequence[Block]) -> str:

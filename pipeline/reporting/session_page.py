@@ -1,14 +1,20 @@
 """Sessions of measuring as one page that opens offline: every number, every doubt, and the curve over time."""
 
+from typing import Any
+
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
+from pipeline.measuring.profile import explained, kinds, reasons, untold
 from pipeline.measuring.records import Session
 from pipeline.reporting.measuring import doubts, rows, summary
 from pipeline.reporting.printable import printable
+from targets.records import Profile
+
+_OPS = 20  # types of ops; the rest take next to nothing
 
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{{ title }}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -27,6 +33,12 @@ _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{{ title 
 <h3>{{ model.name }}</h3>
 <table>{% for label, text in model.rows %}<tr><th>{{ label }}</th><td>{{ text }}</td></tr>{% endfor %}</table>
 {% endfor %}
+{% for profile in session.profiles %}
+<h3>{{ profile.title }}</h3>
+<table>{% for line in profile.lines %}<tr>{% for cell in line %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</table>
+{% for reason in profile.reasons %}<p>{{ reason }}</p>{% endfor %}
+{% endfor %}
+{% for sentence in session.explained %}<p><b>{{ sentence }}</b></p>{% endfor %}
 <figure>{{ session.curve }}</figure>
 {% for what, remedy in session.doubts %}<p class="doubt"><b>{{ what }}</b><br>{{ remedy }}</p>{% endfor %}
 {% if session.trusted %}<p class="good">Nothing speaks against these numbers.</p>{% endif %}
@@ -45,6 +57,8 @@ def page(sessions: list[Session]) -> str:
                 {"name": name, "rows": [(a, printable(b)) for a, b in rows(session, label)]}
                 for label, name in sorted(session.models.items())
             ],
+            "profiles": [_profile(model, found) for model, found in session.profiles.items()],
+            "explained": [printable(sentence) for sentence in explained(session.profiles)],
             "curve": Markup(curve(session)),  # plotly escapes what it is given
             "doubts": doubts(session),
             "trusted": session.trusted,
@@ -53,6 +67,24 @@ def page(sessions: list[Session]) -> str:
     ]
     title = ", ".join(dict.fromkeys(session.target for session in sessions))
     return environment.from_string(_PAGE).render(sessions=shown, title=title, plotly_js=Markup(get_plotlyjs()))
+
+
+def _profile(model: str, found: Profile) -> dict[str, Any]:
+    """One model's ops as table rows, those that take longest first."""
+    shown = kinds(found)
+    total = sum(kind.us for kind in shown)
+    title = f"Where the time of {model} goes, over {found.runs} runs" if total else f"{model}: {untold(found)}"
+    lines = [
+        (
+            printable(kind.op),
+            kind.dtype,
+            kind.where,
+            f"{kind.count} ×",
+            *((f"{kind.us / 1000:.3f} ms", f"{kind.us / total:.0%}") if total else ()),
+        )
+        for kind in shown[:_OPS]
+    ]
+    return {"title": printable(title), "lines": lines, "reasons": [printable(said) for said in reasons(found)]}
 
 
 def curve(session: Session) -> str:

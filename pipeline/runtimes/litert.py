@@ -9,6 +9,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from pipeline.errors import ConversionFailed
+from pipeline.runtimes.pixels import pixels_of
 from pipeline.runtimes.runtime import Array, HostModel
 from pipeline.runtimes.state import state_of
 from targets.records import TensorSpec
@@ -36,6 +37,7 @@ class LiteRTModel(HostModel):
             inputs = {detail["name"]: detail for detail in self.interpreter.get_input_details()}
             outputs = {detail["name"]: detail for detail in self.interpreter.get_output_details()}
         self.state = state_of("tflite", path)
+        self.pixels = pixels_of("tflite", path)
         operations = self.interpreter._get_ops_details()
         self._has_resources = any(operation["op_name"] == "VAR_HANDLE" for operation in operations)
         self._fresh = True

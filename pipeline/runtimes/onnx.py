@@ -8,8 +8,8 @@ import numpy as np
 import onnxruntime
 
 from pipeline.errors import ConversionFailed
+from pipeline.runtimes import pixels, state
 from pipeline.runtimes.runtime import Array, HostModel
-from pipeline.runtimes.state import KEY, parse
 from targets.agent.edge.runtimes import onnx_options
 from targets.records import TensorSpec
 
@@ -31,7 +31,9 @@ class OnnxModel(HostModel):
             raise ConversionFailed(
                 f"{path.name}: onnxruntime does not load it: {reason}", hint="the conversion is at fault"
             ) from None
-        self.state = parse(self._session.get_modelmeta().custom_metadata_map.get(KEY, ""))
+        written = self._session.get_modelmeta().custom_metadata_map
+        self.state = state.parse(written.get(state.KEY, ""))
+        self.pixels = pixels.parse(written.get(pixels.KEY, ""))
         self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
         self.outputs = tuple(_spec(value) for value in self._session.get_outputs())
 

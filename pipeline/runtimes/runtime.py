@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.plugins import load_plugin
+from pipeline.runtimes.pixels import Affine
 from pipeline.runtimes.state import unrolled
 from targets.records import TensorSpec
 
@@ -22,12 +23,14 @@ Array = np.ndarray[Any, Any]
 class HostModel(ABC):
     """One model file, loaded. `inputs` and `outputs` are the file's, names are the source model's.
 
+    Inputs in `pixels` (see `pipeline.runtimes.pixels`) are images' bytes, of which real values are made inside.
     With a `state` (see `pipeline.runtimes.state`) a sample is a sequence and is answered step by step.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     state: Mapping[str, str] = MappingProxyType({})
+    pixels: Mapping[str, Affine] = MappingProxyType({})
 
     @abstractmethod
     def invoke(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -58,7 +61,12 @@ class HostModel(ABC):
         return self._answered(sample)
 
     def _encoded(self, step: Mapping[str, Array]) -> dict[str, Array]:
-        return {spec.name: quantized(step[spec.name], spec) for spec in self.inputs}
+        return {spec.name: self._of_type(step[spec.name], spec) for spec in self.inputs}
+
+    def _of_type(self, array: Array, spec: TensorSpec) -> Array:
+        if spec.name in self.pixels and array.dtype != np.dtype(spec.dtype):
+            return self.pixels[spec.name].bytes_of(array)
+        return quantized(array, spec)
 
     def _answered(self, step: Mapping[str, Array]) -> dict[str, Array]:
         raw = self.invoke(self._encoded(step))

@@ -7,7 +7,6 @@ its own part of it; an input without that axis is given to every step. The state
 """
 
 import json
-import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,13 @@ import numpy as np
 
 from pipeline.errors import ConversionFailed
 from pipeline.records import Format
+from pipeline.runtimes import metadata
 from targets.records import TensorSpec
 
 Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]
 State = Mapping[str, str]  # output -> the input it feeds
 KEY = "edge_deploy.state"
-_MOST_METADATA = 1000
 
 
 def initial(inputs: Sequence[TensorSpec], state: State) -> dict[str, Array]:
@@ -87,57 +86,10 @@ def parse(text: str) -> dict[str, str]:
 
 def state_of(format: Format, path: Path) -> dict[str, str]:
     """Output → input, as the file says; empty for a model without a state of this kind."""
-    readers = {"tflite": _of_tflite, "onnx": _of_onnx}
-    return readers[format](path) if format in readers else {}
+    return parse(metadata.read(format, path, KEY))
 
 
 def write_state(format: Format, path: Path, state: State) -> None:
     """Write it into the file, unless it is there already."""
-    if not state or state_of(format, path) == state:
-        return
-    text = json.dumps(dict(state), sort_keys=True)
-    (_to_tflite if format == "tflite" else _to_onnx)(path, text)
-
-
-def _of_tflite(path: Path) -> dict[str, str]:
-    from pipeline.fit import flatbuffer
-    from pipeline.fit.records import Malformed
-
-    try:
-        model = flatbuffer.root(path.read_bytes())
-        for entry in model.tables(6, _MOST_METADATA):
-            if entry.text(0) == KEY:
-                buffer = model.item(4, entry.number(1, "<I", 0))
-                return parse(buffer.text(0) if buffer else "")
-    except (Malformed, struct.error, IndexError):
-        return {}  # the interpreter says what is wrong with the file
-    return {}
-
-
-def _to_tflite(path: Path, text: str) -> None:
-    from ai_edge_litert import schema_py_generated as schema
-    from ai_edge_litert.tools import flatbuffer_utils
-
-    model = flatbuffer_utils.read_model(str(path))
-    buffer, entry = schema.BufferT(), schema.MetadataT()
-    buffer.data = np.frombuffer(text.encode(), np.uint8)
-    model.buffers.append(buffer)
-    entry.name, entry.buffer = KEY, len(model.buffers) - 1
-    model.metadata = [*(one for one in model.metadata or () if one.name not in (KEY, KEY.encode())), entry]
-    flatbuffer_utils.write_model(model, str(path))
-
-
-def _of_onnx(path: Path) -> dict[str, str]:
-    import onnx
-
-    model = onnx.load(str(path), load_external_data=False)
-    return parse(next((entry.value for entry in model.metadata_props if entry.key == KEY), ""))
-
-
-def _to_onnx(path: Path, text: str) -> None:
-    import onnx
-
-    model = onnx.load(str(path))
-    kept = {entry.key: entry.value for entry in model.metadata_props}
-    onnx.helper.set_model_props(model, {**kept, KEY: text})
-    onnx.save(model, str(path))
+    if state:
+        metadata.write(format, path, KEY, json.dumps(dict(state), sort_keys=True))

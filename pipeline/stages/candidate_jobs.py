@@ -13,9 +13,11 @@ from pipeline.recipes.ladder import climb
 from pipeline.recipes.mixing import mixed
 from pipeline.recipes.recipe import Ingredients, Inputs, recipe
 from pipeline.records import Precision, Repair
+from pipeline.runtimes.pixels import Affine
 from pipeline.runtimes.runtime import open_model
 from pipeline.runtimes.state import state_of, write_state
 from pipeline.samples import DataSpec, open_samples
+from pipeline.samples.batching import without_batch
 from pipeline.search.ops import read_ops
 from targets.records import TensorSpec
 
@@ -25,6 +27,20 @@ Report = Callable[[int, int], None]
 def observed_ranges(path: Path) -> dict[str, tuple[float, float]]:
     """What `calibrate` wrote."""
     return {tensor: (low, high) for tensor, (low, high) in json.loads(path.read_text()).items()}
+
+
+def _pixels(calibrate: DataSpec, inputs: tuple[TensorSpec, ...], base: Path) -> dict[str, Affine]:
+    """What a byte of each float input's images means, by its steps. Raises ConversionFailed where there are none."""
+    from pipeline.recipes.pixels import affine
+
+    raw, _ = open_samples(calibrate, inputs, base).first_raw()
+    floats = [tensor for tensor in inputs if tensor.dtype == "float32"]
+    return {
+        tensor.name: affine(
+            tensor.name, calibrate.steps(tensor.name), without_batch(raw.id, tensor, raw.inputs[tensor.name])[0]
+        )
+        for tensor in floats
+    }
 
 
 def quantize(
@@ -69,6 +85,7 @@ def quantize(
         precisions=precisions,
         repairs=repairs,
         samples=samples,
+        pixels=_pixels(calibrate, inputs, base) if getattr(chosen, "folds", False) else {},
     )
 
     def keep_state(made: Path) -> None:

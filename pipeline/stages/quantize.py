@@ -8,7 +8,7 @@ from pipeline.plugins import versions
 from pipeline.recipes.recipe import Recipe, recipe
 from pipeline.records import Artifact, Exported, Format, Prepared, Ranges, Searched
 from pipeline.samples import DataSpec
-from pipeline.stages.context import Context, Progress, refusing
+from pipeline.stages.context import Context, Progress, data_settings, refusing
 
 RUNTIME_TOOLS: Mapping[Format, str] = {"tflite": "ai-edge-litert", "onnx": "onnxruntime", "pt": "torch"}
 
@@ -80,7 +80,10 @@ def quantize_step(
         records=(Artifact,),
         needs=needs,
         # As pairs: the first rule that fits counts, and a fingerprint sorts the keys of a mapping.
-        settings={"rules": list(declared.ops.items()), "rest": declared.rest} if declared else {},
+        settings={
+            **({"rules": list(declared.ops.items()), "rest": declared.rest} if declared else {}),
+            **({"calibrate": data_settings(calibrate, context.base)} if getattr(chosen, "folds", False) else {}),
+        },
         tools=tools,
         version=7,
     )

@@ -3,6 +3,7 @@
 Windows are shorter and fewer than a gate wants; `python -m benchmarks.measurement` has five of ten seconds.
 """
 
+import json
 import secrets
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -178,6 +179,28 @@ def test_a_run_reports_energy_and_its_budget_is_left_open_on_an_emulator(trouble
     for name in ("report.md", "report.html"):
         text = (troubled.project.folder / "deploy-out" / name).read_text()
         assert "energy by ina3221" in text and "Net energy" in text, name
+
+
+def test_a_session_of_measuring_holds_joules_beside_latency_and_history_shows_them(troubled: Troubled) -> None:
+    command = {**troubled.project.command(), "capture_output": True, "check": False}
+    quick = ["--target", "board", "--block", "0.05 s", "--max-time", "4 s", "--pause", "0"]
+    command["args"] = [*DEPLOY, "measure", "onnx-float32", "--energy", "--json", *quick]
+    measured = subprocess.run(**command)
+    assert measured.returncode == 4, "emulated"
+    (found,) = json.loads(measured.stdout)
+    energy = found["energy"]["onnx-float32"]
+    assert 0 < energy["net_j"] < energy["gross_j"] and energy["gross_error_j"] > 0 and energy["meter"] == "ina3221"
+    trace = found["session"]["metered"]["A"]["energy"]
+    assert [window["kind"] for window in trace["windows"]] == ["idle", "busy", "idle"], (
+        "the evidence, as deploy.yaml asks"
+    )
+    assert all("reason" in block["measurement"]["energy"] for block in found["session"]["blocks"]), "blocks are apart"
+    command["args"] = [*DEPLOY, "history", "--metric", "energy", "--target", "board", "--json"]
+    points = json.loads(subprocess.run(**command).stdout)
+    told = [point for point in points if point["source"] == "session"]
+    assert [point["value"] for point in told] == [energy["gross_j"]]
+    assert told[0]["interval"][0] < energy["gross_j"] < told[0]["interval"][1]
+    assert any("windows" in doubt for doubt in told[0]["doubts"])
 
 
 def test_a_probe_lists_the_meters(troubled: Troubled) -> None:

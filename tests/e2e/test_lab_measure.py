@@ -23,7 +23,7 @@ from targets.lab.faults import inflict
 from targets.lab.lab import Wanted
 from targets.lab.state import LabState
 from targets.lab.trees import interpreter
-from targets.records import TargetSpec
+from targets.records import Absent, TargetSpec
 
 BLOCK_S = 0.3
 HEAT_K = 300.0  # from some 50 °C past 80 °C in about seven seconds
@@ -89,6 +89,9 @@ def test_each_runtime_of_the_board_gives_a_session_that_is_labelled_emulated(
     assert all("qemu" in block.measurement.conditions["emulated"] for block in found.blocks)
     assert doubts(found)["emulated"].blocking
     assert all(block.measurement.answer.max_steps == 0 for block in found.blocks)
+    with connect(spec, state=tmp_path) as device:
+        (op,) = device.profile(make(tmp_path / "model").request(), 60).ops
+    assert isinstance(op.us, Absent if runtime == "tflite-runtime" else float), op
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Where the time of one inference goes, op by op: a run of its own, because watching costs time.
 
-onnxruntime tells each node's time. LiteRT's Python module tells none, so of a .tflite only what runs where is told.
+onnxruntime tells each node's time, and the C library of ai-edge-litert each op's, with those of XNNPACK under its
+names. Where a runtime tells none, what the model's ops are is told, and why there is no time.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any, Callable
 
 from .answers import load_arrays
+from .litert_profile import NoTimes, op_times
 from .runtimes import OnnxModel, TfliteModel, import_runtime, onnx_options
+from .sampling import typical_us
 from .wire import Json
 
 RUNS = 10
@@ -42,11 +45,11 @@ def onnx_profile(job: Json, module: Any, sample: Json, stage: Callable[[str], No
         stage("profiling")
         runs = repeated(model.run)
         events = json.loads(Path(model.session.end_profiling()).read_text(encoding="utf-8"))
-    return {"runs": runs, "ops": nodes(events, runs), "timed": True, "delegated": False}
+    return {"runs": runs, "ops": nodes(events, runs), "delegated": False}
 
 
 def nodes(events: list[Json], runs: int) -> list[Json]:
-    """Each node's mean time without the first run, in the order they run."""
+    """Each node's typical time without the first run, in the order they run."""
     times: dict[str, list[int]] = {}
     told: dict[str, Json] = {}
     for event in events:
@@ -63,22 +66,35 @@ def nodes(events: list[Json], runs: int) -> list[Json]:
     found = []
     for key, durations in list(times.items())[:MAX_OPS]:
         warm = durations[len(durations) // max(runs, 1) :] or durations
-        found.append({**told[key], "us": sum(warm) / max(1, runs - 1)})
+        found.append({**told[key], "us": typical_us([float(us) for us in warm])})
     return found
 
 
 def tflite_ops(job: Json, module: Any, sample: Json, stage: Callable[[str], None]) -> Json:
+    stage("profiling")
+    try:
+        timed, untold = op_times(job, module, sample, repeated), ""
+    except NoTimes as why:
+        timed, untold = {"runs": 0, "ops": []}, str(why)
     model = TfliteModel(module)
     stage("loading the model")
     model.load(job["blob"], job["threads"], sample)
-    runs = repeated(model.run)
+    ops = [operation for operation in graph_ops(model)[:MAX_OPS] if operation["op"] != "DELEGATE"]
+    if untold:
+        return {"runs": 0, "ops": ops, "untold": untold, "delegated": model.delegated()}
+    by_node = {operation["node"]: operation for operation in ops}
+    for operation in timed["ops"]:
+        if operation["node"] in by_node:  # one that stayed with LiteRT keeps its place in the model
+            operation.update({key: by_node[operation["node"]][key] for key in ("name", "dtypes")})
+    return {**timed, "ops": timed["ops"][:MAX_OPS], "delegated": model.delegated()}
+
+
+def graph_ops(model: TfliteModel) -> list[Json]:
+    """The ops of the model as it was written, with the delegates' own in their places."""
     tensors = {detail["index"]: detail for detail in model.interpreter.get_tensor_details()}
-    delegated = model.delegated()
     operations: list[Json] = getattr(model.interpreter, "_get_ops_details", list)()
     found = []
-    for operation in operations[:MAX_OPS]:
-        if operation["op_name"] == "DELEGATE":
-            continue
+    for operation in operations:
         made = [tensors[index] for index in operation["outputs"] if index in tensors]
         found.append(
             {
@@ -87,9 +103,10 @@ def tflite_ops(job: Json, module: Any, sample: Json, stage: Callable[[str], None
                 "dtypes": [dtype_name(detail["dtype"]) for detail in made],
                 "where": "",
                 "us": None,
+                "node": operation.get("index"),
             }
         )
-    return {"runs": runs, "ops": found, "timed": False, "delegated": delegated}
+    return found
 
 
 def dtype_name(dtype: Any) -> str:

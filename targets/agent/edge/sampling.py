@@ -60,3 +60,9 @@ def duty_cycled(timed: Callable[[], int], pause_s: float, max_s: float, least: i
         time.sleep(pause_s)
         times.append(timed())
     return times
+
+
+def typical_us(times: list[float]) -> float:
+    """The mean of the middle half: finer than whole microseconds, and not moved by a run that was interrupted."""
+    ordered, cut = sorted(times), len(times) // 4
+    return statistics.fmean(ordered[cut : len(ordered) - cut]) if ordered else 0.0

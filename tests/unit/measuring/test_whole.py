@@ -80,7 +80,7 @@ def test_normalising_is_left_out_where_the_input_type_does_it(
 
 def test_what_the_times_advise() -> None:
     steps = READ.validate_python([{"resize": 4}, {"scale": "1/255"}])
-    prepared = Prepared(way=way(steps, UNIT), paths={}, folded=None, uniform=True, takes="float32")
+    prepared = Prepared(way=way(steps, UNIT), paths={}, folded=None, inside=False, takes="float32", quantized=True)
     parts = {"decode": 300.0, "resize": 10.0, "scale": 250.0, "model input": 60.0, "inference": 380.0}
     found = WholeWay(
         target="pi", runtime="r", runtime_version="1", delegate="", runs=30, input_steps=0.0,
@@ -88,9 +88,9 @@ def test_what_the_times_advise() -> None:
     )  # fmt: skip
     first, second = advice(found, prepared, None, tflite=True)
     assert first.startswith("normalisation is 31% of the time: accept uint8 input and fold it into the first layer")
-    assert "litert-int8-io-uint8" in first and second.startswith("decoding is 30% of the time")
-    (only, _) = advice(found, replace(prepared, uniform=False), None, tflite=True)
-    assert "per channel" in only and "litert-int8-io-uint8" not in only
+    assert "litert-int8-pixels" in first and second.startswith("decoding is 30% of the time")
+    (of_float, _) = advice(found, replace(prepared, quantized=False), None, tflite=False)
+    assert of_float.endswith("as the recipe onnx-float32-pixels does")
     assert "as the host does" in alike(found)
     assert "up to 2 steps" in alike(replace(found, input_steps=2.0))
     assert "NaN" in alike(replace(found, input_steps=Absent(reason="it holds NaN")))

@@ -11,7 +11,7 @@ from targets.devices.shell_power import sampled
 from targets.devices.shell_releases import ShellReleases
 from targets.devices.shell_session import ShellSession
 from targets.devices.turn import turn
-from targets.errors import AgentFailed, InputError, NoRuntime, UsageError
+from targets.errors import AgentFailed, InputError, UsageError
 from targets.metering import metering
 from targets.records import Absent, BenchRequest, Facts, Measurement
 from targets.releases import Releases
@@ -25,7 +25,7 @@ from targets.wire import decode_facts, decode_measurement
 class ShellDevice(Device):
     """Everything is done by the device's own commands, and benchmarks by the runner."""
 
-    def __init__(self, transport: Transport, session: ShellSession, runner: Runner | None) -> None:
+    def __init__(self, transport: Transport, session: ShellSession, runner: Runner) -> None:
         super().__init__(transport.spec, transport)
         self._session = session
         self._runner = runner
@@ -45,15 +45,11 @@ class ShellDevice(Device):
             wire = parse_facts(text)
         except (KeyError, ValueError, IndexError) as fault:
             raise AgentFailed(f"{name}: its facts cannot be read ({fault!r})") from fault
-        if self._runner:
-            wire["runtimes"] = self._runner.runtimes(self._session)
+        wire["runtimes"] = self._runner.runtimes(self._session)
         return decode_facts(name, wire)
 
     def bench(self, request: BenchRequest, deadline_s: float, files: Mapping[str, Path] | None = None) -> Measurement:
         name, session = self.spec.name, self._session
-        if self._runner is None:
-            hint = "install a package with a runner (entry point edge_deploy.runners), or set `python:` if it has one"
-            raise NoRuntime(f"{name}: nothing here can run a model on a device without Python", hint=hint)
         if files is None or not files.keys() >= {"blob", "inputs", "expected"}:
             raise InputError(f"{name}: a device without Python needs the host's copies of the model and the sample")
         facts = self.facts()
@@ -86,6 +82,5 @@ def open_device(transport: Transport) -> Device:
     """Open a session with the device's shell."""
     if not isinstance(transport, AdbTransport):
         raise UsageError(f"{transport.spec.name}: {transport.spec.transport} reaches no shell", hint="set `python:`")
-    kind = load_runner(transport.spec.runner)
-    runner = kind(transport.spec) if kind else None
+    runner = load_runner(transport.spec.runner)(transport.spec)
     return ShellDevice(transport, ShellSession(transport), runner)

@@ -1,6 +1,10 @@
-"""Android's system properties: a file of NAME=VALUE lines, and the shell commands that read and change it."""
+"""Android's system properties: a file of NAME=VALUE lines, and the shell commands that read and change it.
+
+With them comes what else a phone's own programs do otherwise than this machine's.
+"""
 
 import shlex
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,19 +15,32 @@ _GETPROP = """#!/bin/sh
 # getprop [NAME [DEFAULT]]
 [ $# -gt 0 ] || exec sed -n 's/^\\([^=#]*\\)=\\(.*\\)$/[\\1]: [\\2]/p' {file}
 while IFS= read -r line; do
-  case $line in "$1="*) printf '%s\\n' "${{line#*=}}"; exit 0 ;; esac
+  case $line in "$1="*) printf '%s\\n' "${line#*=}"; exit 0 ;; esac
 done <{file}
 printf '%s\\n' "$2"
 """
 _SETPROP = """#!/bin/sh
 # setprop NAME VALUE
-[ $# = 2 ] || {{ echo 'usage: setprop NAME VALUE' >&2; exit 1; }}
+[ $# = 2 ] || { echo 'usage: setprop NAME VALUE' >&2; exit 1; }
 set -e
 while IFS= read -r line; do
   case $line in "$1="*) ;; *) printf '%s\\n' "$line" ;; esac
 done <{file} >{file}.new
 printf '%s\\n' "$1=$2" >>{file}.new
 mv {file}.new {file}
+"""
+# Android's toybox hashes by BoringSSL with the processor's own instructions: four times as fast as coreutils 9.1, which
+# has none of them.
+_SHA256SUM = """#!/bin/sh
+# sha256sum [FILE...]
+said=$(openssl dgst -sha256 -r "$@")
+code=$?
+while read -r hash name; do
+  [ -z "$hash" ] || printf '%s  %s\\n' "$hash" "$([ $# -gt 0 ] && printf '%s' "${name#\\*}" || printf -)"
+done <<END
+$said
+END
+exit $code
 """
 
 
@@ -38,7 +55,10 @@ def read_properties(path: Path | None) -> Mapping[str, str]:
 def install_commands(folder: Path, properties: Path) -> None:
     """Put `getprop` and `setprop` into a folder of programs."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in {"getprop": _GETPROP, "setprop": _SETPROP}.items():
+    programs = {"getprop": _GETPROP, "setprop": _SETPROP}
+    if shutil.which("openssl"):
+        programs["sha256sum"] = _SHA256SUM
+    for name, text in programs.items():
         program = folder / name
-        program.write_text(text.format(file=shlex.quote(str(properties))), encoding="utf-8")
+        program.write_text(text.replace("{file}", shlex.quote(str(properties))), encoding="utf-8")
         program.chmod(0o755)

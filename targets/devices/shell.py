@@ -6,6 +6,7 @@ from pathlib import Path
 
 from targets.delivery import Store, digest_hex
 from targets.device import Device
+from targets.devices.app_folder import AppFolder
 from targets.devices.shell_facts import FACTS, QUIET_CONDITIONS, parse_conditions, parse_facts, sections
 from targets.devices.shell_power import sampled
 from targets.devices.shell_releases import ShellReleases
@@ -36,7 +37,8 @@ class ShellDevice(Device):
 
     @property
     def releases(self) -> Releases:
-        return ShellReleases(self._session)
+        app = AppFolder(self._session, self.spec.app) if self.spec.app else None
+        return ShellReleases(self._session, app)
 
     def facts(self) -> Facts:
         name = self.spec.name

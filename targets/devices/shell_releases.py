@@ -10,24 +10,26 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from targets.agent.edge import ed25519
+from targets.agent.edge.hook import OUTPUT_BYTES
 from targets.agent.edge.lease import MAX_LEASE_S
 from targets.agent.edge.manifest import DIGEST, MAX_MANIFEST_BYTES, Manifest, parse
 from targets.agent.edge.wire import Refused
 from targets.delivery import deliver
+from targets.devices.app_folder import AppFolder
 from targets.devices.shell_session import ShellSession, free_bytes
 from targets.devices.turn import turn
 from targets.errors import (
     AgentFailed,
     Downgrade,
     HashMismatch,
+    HookRefused,
     InputError,
     Leased,
     NotStaged,
-    NotSupported,
     ReleaseRefused,
     SignatureRefused,
 )
@@ -35,6 +37,7 @@ from targets.releases import TRUST_PREFIX, HookRun, Installed, Sent
 from targets.transport import Progress
 
 NOTE = "signatures are checked by the host only: this device has no Python"
+_SIGNALLED = 128  # a shell's exit code of a program that a signal ended, less the signal
 _LOCK_S = 120.0  # the longest another session's operation takes: hashing a large model on a slow card
 
 _STATE = """
@@ -77,6 +80,26 @@ done && [ $# = 0 ] && found=$(sha256sum <"$folder/$model") && if [ "${{found%% *
     set -- releases && {_SYNC}
 else echo changed; fi
 """
+# As `targets.agent.edge.hook.check`. Android's own folders belong to system users, whose numbers are below 10000;
+# those of apps are above.
+_MAY_RUN = """
+real=$(readlink -f "$2") && [ -e "$real" ] || { echo 'is not there'; exit 0; }
+root=$(readlink -f "$1")
+case $real in "$root"/*) echo "lies among what is deployed; the owner's programs lie elsewhere"; exit;; esac
+[ -f "$real" ] && [ -x "$real" ] || { echo 'is not executable'; exit; }
+mine=$(id -u) group=$(id -g)
+while :; do
+  found=$(stat -c '%u %g %a' "$real") || exit
+  set -- $found
+  bits=$((0$3)) open=
+  [ "$1" -lt 10000 ] || [ "$1" = "$mine" ] || open=yes
+  [ $((bits & 2)) = 0 ] || [ $((bits & 512)) != 0 ] || open=yes
+  [ $((bits & 16)) = 0 ] || [ "$2" -lt 10000 ] || [ "$2" = "$group" ] || open=yes
+  [ -z "$open" ] || { echo "can be changed by others: $real"; exit; }
+  [ "$real" != / ] || break
+  real=${real%/*} real=${real:-/}
+done
+"""
 _HASH = 'found=$(sha256sum <"$1") && echo "${found%% *}"'
 _REMOVE = 'cd "$1/releases" && du -sk "$2" && mv "$2" "$2.new" && rm -rf "$2.new"'
 # Files that nothing uses and nobody has brought within a day; programs that were installed are links to such files.
@@ -99,8 +122,9 @@ class _Found:
 class ShellReleases:
     """`targets.releases.Releases`, over the device's shell."""
 
-    def __init__(self, session: ShellSession) -> None:
+    def __init__(self, session: ShellSession, app: AppFolder | None = None) -> None:
         self._session = session
+        self._app = app
 
     def installed(self) -> Installed:
         return self._read().installed
@@ -133,6 +157,7 @@ class ShellReleases:
             found, manifest = self._checked(release, here)
             self._check_signature(here, manifest, self._file(release, "manifest.sig"))
             if here.current == release:
+                self._hand_over(release)
                 return
             floor = here.floor.get(found.name, 0)
             if found.sequence < floor and not allow_downgrade:
@@ -141,10 +166,13 @@ class ShellReleases:
             if here.current and here.current == here.confirmed:
                 self._switch("previous", here.current)
             self._switch("current", release)
+            self._hand_over(release)
 
     def revert(self, to: str) -> None:
         with self._turn() as here:
             if not to:
+                if self._app:
+                    self._app.remove()
                 self._script('rm -f "$1/current"; set -- "$1"; ' + _SYNC, self._root, doing="switching to no release")
                 return
             self._checked(to, here)
@@ -152,6 +180,7 @@ class ShellReleases:
                 raise NotStaged(f"{self._name}: release {to[:16]} was not in use here: activate it")
             if to != here.current:
                 self._switch("current", to)
+            self._hand_over(to)
 
     def confirm(self, release: str) -> None:
         with self._turn() as here:
@@ -210,8 +239,18 @@ class ShellReleases:
             self._session.acting_for = ""
 
     def hook(self, argv: Sequence[str], deadline_s: float) -> HookRun:
-        hint = "leave `activate_hook` and `health` out for a device without Python"
-        raise NotSupported(f"{self._name}: a device without Python runs no hooks", hint=hint)
+        if not argv or not argv[0].startswith("/"):
+            raise HookRefused(f"{self._name}: not an absolute path: {list(argv[:1])}")
+        if said := self._script(_MAY_RUN, self._root, argv[0], doing="looking at the hook").strip():
+            raise HookRefused(f"{self._name}: {argv[0]} {said}")
+        release = self._read().installed.current
+        current = f"{self._root}/current"
+        environ = {"EDGE_DEPLOY_ROOT": self._root, "EDGE_DEPLOY_CURRENT": current, "EDGE_DEPLOY_RELEASE": release}
+        command = ["env", *(f"{key}={value}" for key, value in environ.items()), *argv]
+        done = self._session.run(["sh", "-c", 'exec 2>&1 </dev/null; exec "$@"', "hook", *command], deadline_s)
+        output = done.stdout[-OUTPUT_BYTES:].decode("utf-8", "replace").strip()
+        code = done.exit_code if done.exit_code <= _SIGNALLED else _SIGNALLED - done.exit_code
+        return HookRun(exit_code=code, output=output)
 
     # --- what is there ---
 
@@ -229,9 +268,13 @@ class ShellReleases:
     def _read(self) -> _Found:
         said = self._script(_STATE, self._root, doing="asking for its releases")
         try:
-            return _parse(said)
+            found = _parse(said)
         except (ValueError, KeyError, TypeError) as fault:
             raise AgentFailed(f"{self._name}: what it says of its releases cannot be read ({fault!r})") from fault
+        if self._app and self._app.release() != found.installed.current:  # asked first: it may let us not in at all
+            # What the app has not got is not in use: activating it again gives it to the app.
+            return replace(found, installed=replace(found.installed, current=""))
+        return found
 
     @contextmanager
     def _turn(self, owner: str = "") -> Iterator[Installed]:
@@ -292,6 +335,12 @@ class ShellReleases:
         raise SignatureRefused(f"{self._name}: no key that is trusted here {what}")
 
     # --- changes ---
+
+    def _hand_over(self, release: str) -> None:
+        """The app's copy of what is current; put there anew when it has gone, as after a new installation."""
+        if self._app and self._app.release() != release:
+            found = self._parsed(self._file(release, "manifest.json"), self._class_of(release))
+            self._app.put(release, f"{self._root}/releases/{release}/{found.file}", found.file, found.blob)
 
     def _bring(self, text: bytes) -> str:
         """Store a few bytes as a file of the store; its digest."""

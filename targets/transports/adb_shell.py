@@ -31,6 +31,7 @@ class AdbShell(Stream):
         super().__init__()
         self._sock = sock
         self._alive = alive
+        self._quick = sock.family != socket.AF_UNIX and hasattr(socket, "TCP_QUICKACK")  # Linux has it
         self._incoming = bytearray()
         self._output = bytearray()
         self._exit_code: int | None = None
@@ -135,6 +136,10 @@ class AdbShell(Stream):
     def _pull(self, end: float) -> None:
         """Take in what comes next; raises TimeoutError, OSError, or EOFError when nobody is there any more."""
         left_s = end - time.monotonic()
+        if self._quick:
+            # The server sends pieces as they come, and holds each back until the one before is acknowledged, which
+            # the kernel likes to do 40 ms later; it forgets this wish every time.
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         if select.select([self._sock], [], [], max(0.0, min(SILENCE_S, left_s)))[0]:
             chunk = self._sock.recv(_RECEIVE_BYTES)
             self._over = not chunk

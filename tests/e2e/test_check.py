@@ -85,7 +85,9 @@ def test_budgets_of_quality_are_judged_on_the_bytes_of_the_app(ran: Project) -> 
 def test_what_devices_showed_is_judged_by_the_budget_of_today(ran: Project) -> None:
     name = app_of(ran, shipped(ran), "good.apk")
     files = ["--junit", "junit.xml", "--sarif", "check.sarif", "--markdown", "check.md"]
-    done = check(ran.folder, "--apk", name, "--latency", "0.001 us", "--require", "default", "--require", "phones", *files)
+    done = check(
+        ran.folder, "--apk", name, "--latency", "0.001 us", "--require", "default", "--require", "phones", *files
+    )
     assert done.status == 1 and "on local is over the budget of" in done.out, done.out + done.err
     assert "measured on no device of class phones" in done.out and "class default" not in done.out
     junit = (ran.folder / "junit.xml").read_text()

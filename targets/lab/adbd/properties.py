@@ -42,6 +42,23 @@ $said
 END
 exit $code
 """
+# As Android's own, in its words: packages/modules/adb and system/core/run-as/run-as.cpp. What follows runs as the app's
+# user, in the app's folder.
+_RUN_AS = """#!/bin/sh
+# run-as PACKAGE [--user ID] [COMMAND [ARGUMENT...]]
+fail() { echo "run-as: $1" >&2; exit 1; }
+[ $# -gt 0 ] || { echo 'usage: run-as <package-name> [--user <uid>] <command> [<args>]' >&2; exit 1; }
+package=$1; shift
+[ "$1" != --user ] || shift 2
+while read -r name uid kind <&3; do
+  [ "$name" = "$package" ] || continue
+  [ "$kind" = debuggable ] || fail "package not debuggable: $package"
+  cd "/data/data/$package" || fail "couldn't chdir to package's data directory"
+  [ $# -gt 0 ] || set -- sh
+  exec setpriv --reuid "$uid" --regid "$uid" --clear-groups "$@" 3<&-
+done 3<{packages}
+fail "unknown package: $package"
+"""
 
 
 def read_properties(path: Path | None) -> Mapping[str, str]:
@@ -53,12 +70,17 @@ def read_properties(path: Path | None) -> Mapping[str, str]:
 
 
 def install_commands(folder: Path, properties: Path) -> None:
-    """Put `getprop` and `setprop` into a folder of programs."""
+    """Put `getprop`, `setprop` and `run-as` into a folder of programs.
+
+    Beside the properties, a file `packages` may list the apps: NAME UID, and `debuggable` or `release`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    programs = {"getprop": _GETPROP, "setprop": _SETPROP}
+    programs = {"getprop": _GETPROP, "setprop": _SETPROP, "run-as": _RUN_AS}
     if shutil.which("openssl"):
         programs["sha256sum"] = _SHA256SUM
     for name, text in programs.items():
         program = folder / name
-        program.write_text(text.replace("{file}", shlex.quote(str(properties))), encoding="utf-8")
+        text = text.replace("{file}", shlex.quote(str(properties)))
+        text = text.replace("{packages}", shlex.quote(str(properties.with_name("packages"))))
+        program.write_text(text, encoding="utf-8")
         program.chmod(0o755)

@@ -235,6 +235,9 @@ class AdbTarget(AnyTarget):
     libraries: str = Field(
         default="", description="runtimes for the runner: the app's .aar or .apk; or the program benchmark_model"
     )
+    fixed_performance: bool = Field(
+        default=False, description="Android's mode of that name during benchmarks: clocks that the phone can hold"
+    )
     app: str = Field(default="", description="package of a debuggable app; its folder gets each release, by run-as")
     python: str = Field(default="", description="interpreter of a device that has one; empty: it has none")
     root: str = Field(default="", description="folder on the device; empty: /data/local/tmp/edge-deploy")

@@ -7,7 +7,9 @@ from pathlib import Path
 from targets.delivery import Store, digest_hex
 from targets.device import Device
 from targets.devices.app_folder import AppFolder
+from targets.devices.fixed_performance import fixed_performance
 from targets.devices.shell_facts import FACTS, QUIET_CONDITIONS, parse_conditions, parse_facts, sections
+from targets.devices.shell_load import parse_load
 from targets.devices.shell_power import sampled
 from targets.devices.shell_releases import ShellReleases
 from targets.devices.shell_session import ShellSession
@@ -21,6 +23,8 @@ from targets.runners import load_runner
 from targets.transport import Transport
 from targets.transports.adb import AdbTransport
 from targets.wire import decode_facts, decode_measurement
+
+_LOAD = 'cat "$1/load" 2>/dev/null; rm -f "$1/load"'
 
 
 class ShellDevice(Device):
@@ -64,12 +68,16 @@ class ShellDevice(Device):
             deadline_s += meter.lasts_s()
         session.check({role: digest_hex(getattr(request, role)) for role in ("blob", "inputs", "expected")})
         with turn(session, deadline_s) as waited_s:
-            seen = self._conditions("before")
-            with sampled(session, reading) as readings:
-                result = dict(self._runner.bench(session, request, files, max(1.0, deadline_s - waited_s)))
-            seen |= self._conditions("after")
+            with fixed_performance(session, self.spec.fixed_performance) as mode:
+                seen = self._conditions("before")
+                with sampled(session, reading) as readings:
+                    result = dict(self._runner.bench(session, request, files, max(1.0, deadline_s - waited_s)))
+                seen |= self._conditions("after") | mode
+            said = session.script(_LOAD, session.folder, doing="asking what else it was busy with")
+            seen |= parse_load(said, facts.cpu_count)
         if waited_s >= 1:
             seen["waited_for_other_benchmark_s"] = f"{waited_s:.0f}"
+        seen["cpus_allowed"] = ",".join(map(str, request.cpus)) or str(facts.cpu_count)
         if facts.emulated:
             seen["emulated"] = facts.emulated
         result |= {"conditions": {**seen, **result["conditions"]}, "readings": readings}

@@ -80,21 +80,22 @@ done && [ $# = 0 ] && found=$(sha256sum <"$folder/$model") && if [ "${{found%% *
     set -- releases && {_SYNC}
 else echo changed; fi
 """
-# As `targets.agent.edge.hook.check`. Android's own folders belong to system users, whose numbers are below 10000;
-# those of apps are above.
+# As `targets.agent.edge.hook.check`. Android's own folders belong to system users, whose numbers are below 10000; those
+# of apps are above.
 _MAY_RUN = """
 real=$(readlink -f "$2") && [ -e "$real" ] || { echo 'is not there'; exit 0; }
 root=$(readlink -f "$1")
 case $real in "$root"/*) echo "lies among what is deployed; the owner's programs lie elsewhere"; exit;; esac
 [ -f "$real" ] && [ -x "$real" ] || { echo 'is not executable'; exit; }
-mine=$(id -u) group=$(id -g)
+mine=$(id -u) group=$(id -g) apps=1
+[ ! -f /system/build.prop ] || apps=10000
 while :; do
   found=$(stat -c '%u %g %a' "$real") || exit
   set -- $found
   bits=$((0$3)) open=
-  [ "$1" -lt 10000 ] || [ "$1" = "$mine" ] || open=yes
+  [ "$1" -lt $apps ] || [ "$1" = "$mine" ] || open=yes
   [ $((bits & 2)) = 0 ] || [ $((bits & 512)) != 0 ] || open=yes
-  [ $((bits & 16)) = 0 ] || [ "$2" -lt 10000 ] || [ "$2" = "$group" ] || open=yes
+  [ $((bits & 16)) = 0 ] || [ "$2" -lt $apps ] || [ "$2" = "$group" ] || open=yes
   [ -z "$open" ] || { echo "can be changed by others: $real"; exit; }
   [ "$real" != / ] || break
   real=${real%/*} real=${real:-/}

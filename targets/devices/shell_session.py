@@ -19,6 +19,7 @@ from pathlib import Path
 
 from targets.agent.edge.facts import user_arch
 from targets.delivery import Have, deliver, digest_hex
+from targets.devices import shell_load
 from targets.errors import AgentFailed, ConnectionLost, DeployError, DeviceTimeout, HashMismatch
 from targets.releases import Sent
 from targets.runner import MAX_OUTPUT_BYTES, Finished
@@ -42,12 +43,19 @@ for folder in "$1"/sessions/*; do
   pid=; read -r pid <"$folder/session"
   born=; read -r born <"$folder/boot"
   if [ -z "$pid" ] && [ -n "$(find "$folder" -maxdepth 0 -mmin -1)" ]; then continue; fi
-  if [ "$born" = "$boot" ] && [ -d "/proc/${pid:-none}" ]; then echo "${folder##*/}"; else rm -rf "$folder"; fi
+  if [ "$born" = "$boot" ] && [ -d "/proc/${pid:-none}" ]; then echo "${folder##*/}"; continue; fi
+  [ "$born" != "$boot" ] || [ ! -f "$folder/undo" ] || sh "$folder/undo"
+  rm -rf "$folder"
 done 2>/dev/null
 [ $code = 0 ]
 """
 _ARCH = "uname -m; getprop ro.product.cpu.abilist 2>/dev/null || echo"
-_SWEEP = 'root=$1; shift; for name in "$@"; do rm -rf "$root/sessions/$name"; done'
+_SWEEP = """
+cd "$1/sessions" && shift && for name in "$@"; do
+  [ ! -f "$name/undo" ] || sh "$name/undo"
+  rm -rf "$name"
+done
+"""
 # Every program costs a phone 5 ms and an emulated one 40: no more of them than needed.
 _HAVE = '[ -f "$2" ] && [ "$(stat -c %s "$2")" = "$3" ] || df -kP "$1"'
 # The bytes first, then the name: after a power cut it is there with all of them, or not at all. GNU has no fsync, but a
@@ -114,6 +122,13 @@ class ShellSession:
     @property
     def over(self) -> bool:
         return self._over
+
+    def undo_at_end(self, command: str) -> None:
+        """Have a line run on the device when this session ends, however it ends, unless the device restarts before."""
+        self.script('printf "%s\\n" "$2" >>"$1/undo"', self.folder, command, doing="noting what is to be undone")
+
+    def undo(self) -> None:
+        self.script('sh "$1/undo"; rm -f "$1/undo"', self.folder, doing="undoing what was set")
 
     def close(self) -> None:
         """The pulse ends with the connection, and with it the session's folder."""
@@ -203,10 +218,15 @@ class ShellSession:
         self._numbers += 1
         pid_file = f"{self.folder}/{self._numbers}.pid"
         seconds = max(1, math.ceil(deadline_s))
-        script = f"trap '' HUP; echo $$ >\"$1\"; timeout -s KILL {seconds} {shlex.join(argv)}"
+        script = (
+            f"trap '' HUP; echo $$ >\"$1\"; {shell_load.BEFORE}\ntimeout -s KILL {seconds} {shlex.join(argv)}\n"
+            f"ran=$?\n{shell_load.AFTER}\n(exit $ran)"
+        )
         start, answered = time.monotonic(), False
         try:
-            done = self._run(script, (pid_file,), seconds + _GRACE_S, after='rm -f "$1"', stdin=stdin)
+            done = self._run(
+                script, (pid_file, f"{self.folder}/load"), seconds + _GRACE_S, after='rm -f "$1"', stdin=stdin
+            )
             answered = True
         finally:
             if not answered:

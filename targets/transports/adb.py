@@ -67,6 +67,7 @@ while read -r word rest; do
 done
 [ -n "$folder" ] || exit 0
 for file in "$folder"/*.pid; do end_program "$file"; done
+[ ! -f "$folder/undo" ] || sh "$folder/undo" >/dev/null 2>&1
 rm -rf "$folder"
 """
 )

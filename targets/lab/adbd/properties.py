@@ -59,6 +59,19 @@ while read -r name uid kind <&3; do
 done 3<{packages}
 fail "unknown package: $package"
 """
+# Of the service manager's command only what is asked of it; in the words of PowerManagerShellCommand.java. What is set
+# can be read as a property here; set it to `unsupported` for a phone whose maker's HAL does not have the mode.
+_CMD = """#!/bin/sh
+# cmd SERVICE [ARGUMENT...]
+[ "$1" = power ] || { echo "cmd: Can't find service: $1" >&2; exit 20; }
+[ "$2" = set-fixed-performance-mode-enabled ] || { echo "Unknown command: $2"; exit 255; }
+if [ "$(getprop lab.fixed_performance)" = unsupported ]; then
+  echo 'Failed to set FIXED_PERFORMANCE mode' >&2
+  echo 'This is likely because Power HAL AIDL is not implemented on this device' >&2
+  exit 255
+fi
+setprop lab.fixed_performance "$3"
+"""
 
 
 def read_properties(path: Path | None) -> Mapping[str, str]:
@@ -70,12 +83,12 @@ def read_properties(path: Path | None) -> Mapping[str, str]:
 
 
 def install_commands(folder: Path, properties: Path) -> None:
-    """Put `getprop`, `setprop` and `run-as` into a folder of programs.
+    """Put `getprop`, `setprop`, `run-as` and `cmd` into a folder of programs.
 
     Beside the properties, a file `packages` may list the apps: NAME UID, and `debuggable` or `release`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    programs = {"getprop": _GETPROP, "setprop": _SETPROP, "run-as": _RUN_AS}
+    programs = {"getprop": _GETPROP, "setprop": _SETPROP, "run-as": _RUN_AS, "cmd": _CMD}
     if shutil.which("openssl"):
         programs["sha256sum"] = _SHA256SUM
     for name, text in programs.items():

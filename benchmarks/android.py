@@ -3,11 +3,13 @@
 Needs root for the device lab, and an adb client. It starts a server of its own, at a port of its own. The phones are
 scripted ones, whose programs run at this machine's own speed; `--row emulated` pushes to 20 emulated devices with the
 genuine daemon, where hashing costs fifty times what it costs a phone's processor. `--row NAME` measures one of: push,
-emulated, unchanged, states, cut, app.
+shared, emulated, unchanged, states, cut, app. All twenty phones share this machine's cores, so `push` measures what
+everything costs together; behind a link as real ones have it (`shared`), they work while others are served.
 """
 
 import argparse
 import hashlib
+import json
 import os
 import shlex
 import socket
@@ -20,8 +22,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
 from benchmarks import appcheck
-from benchmarks.pairs import Row, absent, at_most, in_turns, main, middle
+from benchmarks.pairs import ROOT, Row, absent, at_most, deploy, in_turns, main, middle
 from targets.device import connect
 from targets.errors import DeployError
 from targets.lab.doctor import findings
@@ -31,10 +37,16 @@ from targets.lab.state import LOOPBACK, LabState
 from targets.records import TargetSpec
 from targets.transports.adb_attach import serial_of
 
+sys.path.insert(0, str(ROOT / "tests"))  # the small releases are those of the tests
+
+from release_files import write_release
+from tiny_models import Bundle, digest_of
+
 _NAME = f"android-{os.getpid()}"
 _PHONES = 20
 _MODEL_BYTES = 5_000_000
-_LARGE_BYTES = 30_000_000
+_SHARED_BYTES_PER_S = 40e6  # what a port of USB 2, or a good access point, carries
+_UNUSED = {"source": {"model": "-"}, "data": {"calibrate": "-", "test": "-"}}  # by a push, but deploy.yaml has them
 _START_S = 20.0
 
 
@@ -86,6 +98,14 @@ def _await_port(port: int) -> None:
 def _first(times: int) -> Iterator[Row]:
     with _lab("adbd", _PHONES) as (_, specs, folder):
         yield from _against_adb(f"{_PHONES} scripted phones", specs, folder, times)
+
+
+def _shared(times: int) -> Iterator[Row]:
+    """Twenty phones on one computer share its USB, or one Wi-Fi: some 40 MB/s, so 2 MB/s each."""
+    with _lab("adbd", _PHONES) as (lab, specs, folder):
+        for spec in specs:
+            inflict(lab, spec.name, "rate", _SHARED_BYTES_PER_S / _PHONES)
+        yield from _against_adb(f"{_PHONES} scripted phones behind one link of 40 MB/s", specs, folder, times)
 
 
 def _emulated(times: int) -> Iterator[Row]:
@@ -140,29 +160,51 @@ def _states(times: int) -> Iterator[Row]:
             inflict(lab, spec.name, fault)
             yield at_most(f"{fault} reported", middle([reported(fault) for _ in range(times)]), "s", 3.0)
             inflict(lab, spec.name, "restore")
-        down(_NAME)
+        inflict(lab, spec.name, "cut")
+        inflict(lab, spec.name, "refuse")
         yield at_most("refused reported", middle([reported("refused") for _ in range(times)]), "s", 3.0)
 
 
 def _cut(times: int) -> Iterator[Row]:
-    """The link is reset in the middle: how often nobody had to do anything until the file was there and right."""
+    """The link is reset in the middle: how often `deploy push` ended with the file there and proved, with no help."""
     with _lab("adbd", 1) as (lab, specs, folder):
         spec, mended = specs[0], 0
-        for _ in range(times):
-            files = _model(folder / "large", _LARGE_BYTES)
-            with connect(spec, state=folder) as device:
-                inflict(lab, spec.name, "cut-after", _LARGE_BYTES // 2)
-                device.releases.transfer(files)
+        target = {"transport": "adb", "host": spec.host, "port": spec.port}
+        rollout = {"soak": 0, "retry": "0.2 s", "compare_blocks": 0}
+        config = {"targets": {spec.name: target}, "rollout": rollout, **_UNUSED}
+        (folder / "deploy.yaml").write_text(json.dumps(config), encoding="utf-8")
+        for number in range(1, times + 1):
+            bundle = _large(folder / f"net-{number}")
+            write_release(folder / "net.release", {"default": bundle}, sequence=number)
+            inflict(lab, spec.name, "cut-after", bundle.model.stat().st_size // 2)
+            done = subprocess.run([*deploy(), "push", "--release", "net.release"], cwd=folder, check=False)
+            mended += done.returncode == 0 and _there(spec, digest_of(bundle.model))
             inflict(lab, spec.name, "restore")
-            ((digest, _),) = files.items()
-            mended += _there(spec, digest)
-            _remove(spec, files)
     value = mended / times
     yield Row(name="cut mid-push, mended and verified", value=value, unit="", peer=None, bar=1.0, ok=value >= 1)
 
 
+def _large(folder: Path) -> Bundle:
+    """y = x · w, of 5 MB that no compression makes less."""
+    random = np.random.default_rng()
+    weights = random.normal(size=(100, _MODEL_BYTES // 400)).astype(np.float32)
+    sizes = {"x": 100, "y": weights.shape[1]}
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, size]) for name, size in sizes.items()]
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    graph = helper.make_graph([node], "w", ends[:1], ends[1:], initializer=[numpy_helper.from_array(weights, "w")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    folder.mkdir()
+    x = random.normal(size=(1, 100)).astype(np.float32)
+    onnx.save(model, str(folder / "net.onnx"))
+    np.savez(folder / "inputs.npz", x=x)
+    np.savez(folder / "expected.npz", y=x @ weights)
+    names = ("net.onnx", "inputs.npz", "expected.npz")
+    return Bundle("onnx", *(folder / name for name in names))
+
+
 _ROWS: Mapping[str, Callable[[int], Iterator[Row]]] = {
     "push": _first,
+    "shared": _shared,
     "emulated": _emulated,
     "unchanged": _unchanged,
     "states": _states,

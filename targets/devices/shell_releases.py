@@ -42,11 +42,15 @@ _LOCK_S = 120.0  # the longest another session's operation takes: hashing a larg
 
 _STATE = """
 cd "$1" || exit
-for name in current previous confirmed; do echo "$name $(readlink $name || cat $name)"; done 2>/dev/null
+for name in current previous confirmed; do
+  said=
+  if [ -L $name ]; then said=$(readlink $name); elif [ -f $name ]; then read -r said <$name; fi
+  echo "$name $said"
+done
 for path in releases/*; do [ ! -d "$path" ] || echo "release ${path##*/}"; done
 for path in trust/*; do [ ! -f "$path" ] || echo "key ${path##*/}"; done
-[ ! -f floor.json ] || echo "floor $(cat floor.json)"
-[ ! -f lease.json ] || echo "lease $(cat lease.json)"
+[ ! -f floor.json ] || { read -r said <floor.json; echo "floor $said"; }
+[ ! -f lease.json ] || { read -r said <lease.json; echo "lease $said"; }
 read -r boot </proc/sys/kernel/random/boot_id && echo "boot $boot"
 read -r up rest </proc/uptime && echo "up $up"
 df -kP .
@@ -148,7 +152,7 @@ class ShellReleases:
                 self._remove(found.id)
             staged = json.dumps({"class": device_class}).encode()
             texts = {"manifest.json": manifest, "manifest.sig": signature, "staged.json": staged}
-            pairs = [word for name, text in texts.items() for word in (name, self._bring(text))]
+            pairs = [word for pair in self._bring(texts).items() for word in pair]
             words = (self._root, found.id, found.blob, *pairs, found.file, found.blob)
             if self._script(_PLACE, *words, doing="staging a release").strip():
                 raise HashMismatch(f"{self._name}: the model has changed on its way into the release; stage it again")
@@ -288,8 +292,7 @@ class ShellReleases:
             yield here
 
     def _file(self, release: str, name: str) -> bytes:
-        path = f"{self._root}/releases/{release}/{name}"
-        return self._session.fetch(path, MAX_MANIFEST_BYTES) if self._there(path) else b""
+        return self._session.read(f"{self._root}/releases/{release}/{name}")
 
     def _there(self, path: str) -> bool:
         return not self._script('[ -f "$1" ] || echo no', path, doing="looking for a file").strip()
@@ -343,14 +346,14 @@ class ShellReleases:
             found = self._parsed(self._file(release, "manifest.json"), self._class_of(release))
             self._app.put(release, f"{self._root}/releases/{release}/{found.file}", found.file, found.blob)
 
-    def _bring(self, text: bytes) -> str:
-        """Store a few bytes as a file of the store; its digest."""
-        digest = hashlib.sha256(text).hexdigest()
+    def _bring(self, texts: Mapping[str, bytes]) -> Mapping[str, str]:
+        """Store short texts as files of the store; name → digest."""
+        digests = {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()}
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "text"
-            path.write_bytes(text)
-            deliver(self._session, {digest: path})
-        return digest
+            for name, text in texts.items():
+                (Path(folder) / name).write_bytes(text)
+            deliver(self._session, {digest: Path(folder) / name for name, digest in digests.items()})
+        return digests
 
     def _write(self, name: str, text: str) -> None:
         self._script(_WRITE, self._root, f"{self._root}/{name}", text, doing=f"writing {name.partition('/')[0]}")

@@ -14,19 +14,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from targets.agent.edge import ed25519
-from targets.agent.edge.hook import OUTPUT_BYTES
 from targets.agent.edge.lease import MAX_LEASE_S
 from targets.agent.edge.manifest import DIGEST, MAX_MANIFEST_BYTES, Manifest, parse
 from targets.agent.edge.wire import Refused
 from targets.delivery import deliver
 from targets.devices.app_folder import AppFolder
+from targets.devices.shell_hook import run_hook
 from targets.devices.shell_session import ShellSession, free_bytes
 from targets.devices.turn import turn
 from targets.errors import (
     AgentFailed,
     Downgrade,
     HashMismatch,
-    HookRefused,
     InputError,
     Leased,
     NotStaged,
@@ -37,7 +36,6 @@ from targets.releases import TRUST_PREFIX, HookRun, Installed, Sent
 from targets.transport import Progress
 
 NOTE = "signatures are checked by the host only: this device has no Python"
-_SIGNALLED = 128  # a shell's exit code of a program that a signal ended, less the signal
 _LOCK_S = 120.0  # the longest another session's operation takes: hashing a large model on a slow card
 
 _STATE = """
@@ -83,27 +81,6 @@ done && [ $# = 0 ] && found=$(sha256sum <"$folder/$model") && if [ "${{found%% *
   set -- "$folder/$model" && {_SYNC} && {{ [ "$folder" = "$live" ] || mv "$folder" "$live"; }} &&
     set -- releases && {_SYNC}
 else echo changed; fi
-"""
-# As `targets.agent.edge.hook.check`. Android's own folders belong to system users, whose numbers are below 10000; those
-# of apps are above.
-_MAY_RUN = """
-real=$(readlink -f "$2") && [ -e "$real" ] || { echo 'is not there'; exit 0; }
-root=$(readlink -f "$1")
-case $real in "$root"/*) echo "lies among what is deployed; the owner's programs lie elsewhere"; exit;; esac
-[ -f "$real" ] && [ -x "$real" ] || { echo 'is not executable'; exit; }
-mine=$(id -u) group=$(id -g) apps=1
-[ ! -f /system/build.prop ] || apps=10000
-while :; do
-  found=$(stat -c '%u %g %a' "$real") || exit
-  set -- $found
-  bits=$((0$3)) open=
-  [ "$1" -lt $apps ] || [ "$1" = "$mine" ] || open=yes
-  [ $((bits & 2)) = 0 ] || [ $((bits & 512)) != 0 ] || open=yes
-  [ $((bits & 16)) = 0 ] || [ "$2" -lt $apps ] || [ "$2" = "$group" ] || open=yes
-  [ -z "$open" ] || { echo "can be changed by others: $real"; exit; }
-  [ "$real" != / ] || break
-  real=${real%/*} real=${real:-/}
-done
 """
 _HASH = 'found=$(sha256sum <"$1") && echo "${found%% *}"'
 _REMOVE = 'cd "$1/releases" && du -sk "$2" && mv "$2" "$2.new" && rm -rf "$2.new"'
@@ -244,18 +221,7 @@ class ShellReleases:
             self._session.acting_for = ""
 
     def hook(self, argv: Sequence[str], deadline_s: float) -> HookRun:
-        if not argv or not argv[0].startswith("/"):
-            raise HookRefused(f"{self._name}: not an absolute path: {list(argv[:1])}")
-        if said := self._script(_MAY_RUN, self._root, argv[0], doing="looking at the hook").strip():
-            raise HookRefused(f"{self._name}: {argv[0]} {said}")
-        release = self._read().installed.current
-        current = f"{self._root}/current"
-        environ = {"EDGE_DEPLOY_ROOT": self._root, "EDGE_DEPLOY_CURRENT": current, "EDGE_DEPLOY_RELEASE": release}
-        command = ["env", *(f"{key}={value}" for key, value in environ.items()), *argv]
-        done = self._session.run(["sh", "-c", 'exec 2>&1 </dev/null; exec "$@"', "hook", *command], deadline_s)
-        output = done.stdout[-OUTPUT_BYTES:].decode("utf-8", "replace").strip()
-        code = done.exit_code if done.exit_code <= _SIGNALLED else _SIGNALLED - done.exit_code
-        return HookRun(exit_code=code, output=output)
+        return run_hook(self._session, argv, self._read().installed.current, deadline_s)
 
     # --- what is there ---
 

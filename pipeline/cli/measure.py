@@ -275,7 +275,7 @@ class _Asked:
         from targets.device import connect
 
         with connect(spec, state=self._state) as device:
-            return device.profile(subject.request(spec, self.how()), spec.step_timeout_s)
+            return device.profile(subject.request(spec, self.how()), spec.step_timeout_s, subject.files())
 
     def session(self, spec: "TargetSpec", plan: "Plan", as_json: bool) -> "Session":
         """Push what is missing, measure, keep."""

@@ -16,13 +16,13 @@ from targets.devices.shell_session import ShellSession
 from targets.devices.turn import turn
 from targets.errors import AgentFailed, InputError, UsageError
 from targets.metering import metering
-from targets.records import Absent, BenchRequest, Facts, Measurement
+from targets.records import Absent, BenchRequest, Facts, Measurement, Profile
 from targets.releases import Releases
-from targets.runner import Runner
+from targets.runner import ProfilingRunner, Runner
 from targets.runners import load_runner
 from targets.transport import Transport
 from targets.transports.adb import AdbTransport
-from targets.wire import decode_facts, decode_measurement
+from targets.wire import decode_facts, decode_measurement, decode_profile
 
 _LOAD = 'cat "$1/load" 2>/dev/null; rm -f "$1/load"'
 
@@ -85,6 +85,13 @@ class ShellDevice(Device):
             seen["emulated"] = facts.emulated
         result |= {"conditions": {**seen, **result["conditions"]}, "readings": readings}
         return decode_measurement(name, request, result, meter)
+
+    def profile(self, request: BenchRequest, deadline_s: float, files: Mapping[str, Path] | None = None) -> Profile:
+        if not isinstance(self._runner, ProfilingRunner) or files is None:
+            return super().profile(request, deadline_s, files)
+        with turn(self._session, deadline_s) as waited_s:
+            wire = self._runner.profile(self._session, request, files, max(1.0, deadline_s - waited_s))
+        return decode_profile(self.spec.name, request, dict(wire))
 
     def _conditions(self, moment: str) -> dict[str, str]:
         text = self._session.script(QUIET_CONDITIONS, doing="asking for its conditions")

@@ -12,6 +12,7 @@ import struct
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ _PROCESSES = 10  # samples; a start costs what loading the model costs
 _CANNOT_RUN = (126, 127)  # a shell's words for a program that is none here
 _KILLED = 137
 _LAST_LINES = 8
+_PROFILED_RUNS = 10  # as the agent profiles
+_PROFILE_BYTES = 8 << 20  # a row has some 100 bytes, and a large model 10 000 nodes
 _WHERE = "TensorFlow's instructions: tensorflow/lite/tools/benchmark/README.md"
 
 
@@ -56,6 +59,7 @@ class _Io:
 
     inputs: list["np.ndarray[Any, Any]"]
     outputs: list[tuple[list[str], "np.ndarray[Any, Any]"]]
+    dtypes: Mapping[str, list[str]]  # of every tensor, by its name
 
 
 class BenchmarkModelRunner:
@@ -107,6 +111,26 @@ class BenchmarkModelRunner:
             "conditions": {**self._conditions(), **_spread(told)},
         }
 
+    def profile(
+        self, shell: Shell, request: BenchRequest, files: Mapping[str, Path], deadline_s: float
+    ) -> Mapping[str, Any]:
+        """Where the time goes, op by op, from the CSV that it writes; read by `targets.wire.decode_profile`."""
+        self._check(shell)
+        if request.format != "tflite":
+            raise NoRuntime(f"{shell.name}: benchmark_model runs .tflite models only", hint="set `runner: native`")
+        end = time.monotonic() + deadline_s
+        try:
+            io = _io(files["blob"], load_arrays(str(files["inputs"])))
+        except Refused as refusal:
+            raise InputError(f"{shell.name}: {refusal.error['message']}") from refusal
+        table = f"{shell.folder}/profile.csv"
+        flags = [f"--num_runs={_PROFILED_RUNS}", "--min_secs=0", "--enable_op_profiling=true"]
+        flags += ["--op_profiling_output_mode=csv", f"--op_profiling_output_file={table}"]
+        told = _run(shell, [*self._command(shell, request, files["blob"]), *_given(shell, io.inputs), *flags], end)
+        ops = parse_profile(shell.fetch(table, _PROFILE_BYTES).decode("utf-8", "replace"))
+        who = {"runtime": "ai-edge-litert", "runtime_version": "unknown", "delegate": "XNNPACK" if told.xnnpack else ""}
+        return {**who, "runs": told.runs, "ops": [{**op, "dtypes": io.dtypes.get(str(op["name"]), [])} for op in ops]}
+
     def _check(self, shell: Shell) -> None:
         try:
             with self._program.open("rb") as file:
@@ -156,7 +180,9 @@ def _io(model: Path, sample: Mapping[str, Any]) -> _Io:
     loaded.run()
     details = loaded.interpreter.get_input_details()
     inputs = [loaded.interpreter.get_tensor(detail["index"]) for detail in details]
-    return _Io(inputs=inputs, outputs=loaded.outputs())
+    tensors = loaded.interpreter.get_tensor_details()
+    dtypes = {detail["name"]: [np.dtype(detail["dtype"]).name] for detail in tensors if detail["name"]}
+    return _Io(inputs=inputs, outputs=loaded.outputs(), dtypes=dtypes)
 
 
 def _given(shell: Shell, inputs: Sequence["np.ndarray[Any, Any]"]) -> list[str]:
@@ -256,3 +282,24 @@ def parse(said: str) -> Told:
 
 def _statistics(line: str) -> dict[str, float]:
     return {key: float(value) for key, value in re.findall(r"(\w+)=(-?[\d.]+(?:e[+-]?\d+)?)", line)}
+
+
+def parse_profile(text: str) -> list[dict[str, Any]]:
+    """The ops in the order they ran, with their mean time in µs; raises AgentFailed when there are none.
+
+    Of a delegate's kernels the names begin with `Delegate/`. Commas in names are written as tabs.
+    """
+    regular = text.partition("Operator-wise Profiling Info for Regular Benchmark Runs:")[2]
+    order = regular.partition(" Run Order ")[2].partition("\n\n")[0].splitlines()[1:]
+    if len(order) < 2:
+        raise AgentFailed("benchmark_model wrote no profile of its runs", hint="it needs --enable_op_profiling")
+    columns = [word.strip() for word in order[0].split(",")]
+    found = []
+    for line in order[1:]:
+        row = dict(zip(columns, (word.strip() for word in line.split(",", len(columns) - 1)), strict=False))
+        name = re.sub(r"^\[(.*)\](:\d+)?$", r"\1", row.get("name", "").replace("\t", ","))
+        delegated = name.startswith("Delegate/")
+        with suppress(KeyError, ValueError):
+            us = float(row["avg_ms"]) * 1000
+            found.append({"name": name, "op": row["node type"], "where": "XNNPACK" if delegated else "", "us": us})
+    return found

@@ -15,9 +15,9 @@ from tiny_models import Bundle, onnx_bundle, tflite_bundle
 from targets.errors import AgentFailed, InputError, NoRuntime
 from targets.records import Absent, TargetSpec
 from targets.runners import load_runner
-from targets.runners.benchmark_model import BenchmarkModelRunner, parse
+from targets.runners.benchmark_model import BenchmarkModelRunner, parse, parse_profile
 from targets.transports.local import LocalTransport
-from targets.wire import decode_measurement
+from targets.wire import decode_measurement, decode_profile
 
 _STANDIN = Path(__file__).parents[1] / "standin_benchmark_model.py"
 
@@ -65,6 +65,28 @@ def test_it_measures_and_compares_the_answer(
     assert float(found.conditions["fastest_run_ms"]) <= float(found.conditions["slowest_run_ms"])
     asked = [command for command in shell.commands if "--num_threads=1" in command]
     assert len(asked) == 4 and sum("--report_peak_memory_footprint=true" in command for command in asked) == 1
+
+
+def test_its_profile_is_read(shell: TransportShell, spec: TargetSpec, tmp_path: Path) -> None:
+    bundle = tflite_bundle(tmp_path / "model", remainders=2)
+    wire = BenchmarkModelRunner(spec).profile(shell, bundle.request(), files_of(bundle), 60.0)
+    found = decode_profile("ph", bundle.request(), dict(wire))
+    assert [op.op for op in found.ops] == ["ADD", "FLOOR_MOD", "FLOOR_MOD"] and found.runs >= 10
+    assert all(op.dtypes == ("float32",) and isinstance(op.us, float) for op in found.ops)
+
+
+def test_rows_of_a_delegate_and_names_with_commas_are_read() -> None:
+    text = (
+        "Operator-wise Profiling Info for Regular Benchmark Runs:\n==== Run Order ====\n"
+        "node type, first, avg_ms, %, cdf%, mem KB, times called, name\n"
+        "QUANTIZE, 0.199, 0.203, 1.3%, 1.3%, 0, 1, [tfl.quantize\tagain]:0\n"
+        "Convolution (NHWC; QC8) IGEMM, 0.398, 0.407, 2.7%, 4%, 0, 1, Delegate/Convolution (NHWC\t QC8) IGEMM:0\n\n"
+    )
+    first, second = parse_profile(text)
+    assert first == {"name": "tfl.quantize,again", "op": "QUANTIZE", "where": "", "us": 203.0}
+    assert (second["where"], second["us"]) == ("XNNPACK", 407.0)
+    with pytest.raises(AgentFailed, match="no profile"):
+        parse_profile("Profiling Info for Benchmark Initialization:\n")
 
 
 def test_a_wrong_answer_is_seen(shell: TransportShell, spec: TargetSpec, tmp_path: Path) -> None:

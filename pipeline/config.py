@@ -232,7 +232,13 @@ class AdbTarget(AnyTarget):
     host: str = Field(default="", description="instead of a serial: name or address for wireless debugging")
     port: int = Field(default=0, ge=0, le=65535, description="of wireless debugging; 0: 5555")
     runner: str = Field(default="", description="what measures there; empty: the first that is installed")
-    libraries: str = Field(default="", description="runtimes for the runner: the app's .aar or .apk, or a folder")
+    libraries: str = Field(
+        default="", description="runtimes for the runner: the app's .aar or .apk; or the program benchmark_model"
+    )
+    fixed_performance: bool = Field(
+        default=False, description="Android's mode of that name during benchmarks: clocks that the phone can hold"
+    )
+    app: str = Field(default="", description="package of a debuggable app; its folder gets each release, by run-as")
     python: str = Field(default="", description="interpreter of a device that has one; empty: it has none")
     root: str = Field(default="", description="folder on the device; empty: /data/local/tmp/edge-deploy")
     threads: int = Field(default=1, ge=1, description="threads of the runtime")

@@ -85,12 +85,13 @@ class Device(ABC):
             f"{self.spec.name}: without Python there is nothing to provision", hint="its runner brings the runtimes"
         )
 
-    def profile(self, request: BenchRequest, deadline_s: float) -> Profile:
-        """Where the time of an inference goes, op by op, in a run of its own.
+    def profile(self, request: BenchRequest, deadline_s: float, files: Mapping[str, Path] | None = None) -> Profile:
+        """Where the time of an inference goes, op by op, in a run of its own; `files` as for `bench`.
 
-        Raises what `bench` raises, and NoPython for a device that is worked by its shell.
+        Raises what `bench` raises, and NoPython for a device that is worked by its shell with a runner that has none.
         """
-        raise NoPython(f"{self.spec.name}: profiles are taken by the agent", hint="profile a board with the same chip")
+        hint = "profile a board with the same chip, or a phone with `runner: benchmark_model`"
+        raise NoPython(f"{self.spec.name}: profiles are taken by the agent", hint=hint)
 
     def whole_way(self, request: BenchRequest, way: Way, deadline_s: float) -> WholeWay:
         """How long each part from a sample's bytes to the answer takes there.

@@ -52,6 +52,8 @@ class TargetSpec:
     activate_hook: tuple[str, ...] = ()  # a program of its owner's there, run after a switch, such as a restart
     health: tuple[str, ...] = ()  # one that says by its exit code whether all is well after that
     libraries: str = ""  # adb only: what the runner takes its runtimes from, such as the app's own .aar or .apk
+    fixed_performance: bool = False  # adb only: Android's mode of that name while a benchmark runs
+    app: str = ""  # adb only: the package of a debuggable app whose folder gets the current release
     device_class: str = "default"  # which of a release's models is for it
     groups: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)  # the user's own words: site, soc, ring …

@@ -68,7 +68,7 @@ class Releases(Protocol):
 
     Besides what is named, every operation raises DeviceTimeout, ConnectionLost, AgentFailed, DiskFull or ReadOnly; and
     every one that changes something raises Leased while another owner holds the device. On a device without Python,
-    the host checks signatures against the device's keys, and `hook` raises NotSupported.
+    the host checks signatures against the device's keys.
     """
 
     def installed(self) -> Installed:

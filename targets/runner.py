@@ -7,7 +7,7 @@ there already, the conditions before and after) is done by `targets.devices` for
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from targets.records import BenchRequest, TargetSpec
 
@@ -83,3 +83,13 @@ class Runner(Protocol):
         `targets.agent.edge.windows.run_windows` does, by the clock of /proc/uptime; a runner may leave that out.
         Raises NoRuntime, InputError, DeviceTimeout, ConnectionLost, or AgentFailed with the program's last words.
         """
+
+
+@runtime_checkable
+class ProfilingRunner(Runner, Protocol):
+    """A runner that can also tell where the time goes."""
+
+    def profile(
+        self, shell: Shell, request: BenchRequest, files: Mapping[str, Path], deadline_s: float
+    ) -> Mapping[str, Any]:
+        """Op by op, in the agent's own words, read by `targets.wire.decode_profile`; raises what `bench` raises."""

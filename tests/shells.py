@@ -86,10 +86,13 @@ class TransportShell:
         self._there.add(f"{place} {digest}")
 
     def fetch(self, path: str, limit_bytes: int) -> bytes:
-        done = bytes.fromhex(self._ok(["od", "-An", "-v", "-tx1", path]).decode("ascii"))
-        if len(done) > limit_bytes:
+        done = self.run(["od", "-An", "-v", "-tx1", path], 60)
+        if done.exit_code:
+            raise AgentFailed(f"{self.name}: {done.stderr}")
+        content = bytes.fromhex(done.stdout.decode("ascii"))
+        if len(content) > limit_bytes:
             raise AgentFailed(f"{self.name}: {path} is larger than {limit_bytes} bytes")
-        return done
+        return content
 
 
 class AdbShell(TransportShell):

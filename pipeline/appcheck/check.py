@@ -6,6 +6,8 @@ from typing import Literal
 
 from pipeline.appcheck.app import App, Finding, Severity
 from pipeline.appcheck.asked import Asked
+from pipeline.appcheck.devices import device_checks
+from pipeline.appcheck.modelcheck import ModelCheck
 from pipeline.appcheck.rules import RULES
 from pipeline.appcheck.rules.finding import listed
 
@@ -23,6 +25,7 @@ class Checked:
     app: App
     findings: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
+    checks: tuple[ModelCheck, ...] = ()  # of the models themselves, those that passed too
 
     @property
     def status(self) -> CheckStatus:
@@ -31,11 +34,13 @@ class Checked:
         return "fail" if "blocking" in found else "inconclusive" if "unjudged" in found else "pass"
 
 
-def check(app: App, asked: Asked, more: Iterable[Finding] = ()) -> Checked:
-    """Apply every rule; `more` are findings made elsewhere, such as by running the models."""
-    found = [*(finding for rule in RULES for finding in rule(app, asked)), *more]
+def check(app: App, asked: Asked, more: Iterable[Finding] = (), ran: Iterable[ModelCheck] = ()) -> Checked:
+    """Apply every rule; `more` and `ran` are made elsewhere, by running the models."""
+    checks = (*ran, *device_checks(app, asked))
+    fallen = [finding for one in checks if (finding := one.finding()) is not None]
+    found = [*(finding for rule in RULES for finding in rule(app, asked)), *more, *fallen]
     ordered = sorted(found, key=lambda finding: (_ORDER.index(finding.severity), finding.rule, finding.file))
-    return Checked(app=app, findings=tuple(ordered), notes=tuple(_notes(app, asked)))
+    return Checked(app=app, findings=tuple(ordered), notes=tuple(_notes(app, asked)), checks=checks)
 
 
 def _notes(app: App, asked: Asked) -> Iterable[str]:

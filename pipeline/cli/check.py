@@ -11,6 +11,7 @@ from pipeline.cli.terminal import rendered
 
 if TYPE_CHECKING:
     from pipeline.appcheck import App, Asked, Checked, Finding
+    from pipeline.appcheck.modelcheck import ModelCheck
     from pipeline.config_file import LoadedConfig
     from pipeline.fit.records import RuntimeName
 
@@ -39,6 +40,16 @@ _DEFAULT_RELEASE = Path("deploy-out")
 @state_option
 @click.option("--budget", metavar="SIZE", help='All models together, such as "20 MB".')
 @click.option(
+    "--latency", metavar="TIME", help='90th percentile on every device, as "15 ms".  [default: the run\'s budget]'
+)
+@click.option(
+    "--require",
+    "required",
+    multiple=True,
+    metavar="CLASS",
+    help="Device class on which the models must have been measured; may be repeated.",
+)
+@click.option(
     "--runtime",
     "runtimes",
     multiple=True,
@@ -57,6 +68,8 @@ def check(
     config: Path | None,
     state: Path | None,
     budget: str | None,
+    latency: str | None,
+    required: tuple[str, ...],
     runtimes: tuple[str, ...],
     as_json: bool,
     junit: Path | None,
@@ -64,6 +77,8 @@ def check(
     markdown: Path | None,
 ) -> None:
     """Look for what breaks an Android app's release because of its model.
+
+    With a release, its models are also asked its golden question here, and what its devices showed is judged.
 
     Exit code: 0 nothing blocks (there may be warnings), 1 something does, 2 the file or the command line is wrong,
     4 nothing blocks but something could not be judged.
@@ -74,11 +89,10 @@ def check(
 
     path = _one(apk, aab)
     loaded = _loaded(config)
-    asked = _asked(releases, keys, loaded, budget, runtimes)
+    asked = _asked(releases, keys, loaded, budget, latency, required, runtimes)
     app = read_app(path)
     _kind_as_said(path, app.kind, "aab" if aab else "apk")
-    more = _run_models(path, app, asked, loaded, state) if loaded else ()
-    checked = judge(app, asked, more)
+    checked = judge(app, asked, *_run_models(path, app, asked, loaded, state))
     _write(checked, path, junit, sarif, markdown)
     _print(checked, as_json)
     raise click.exceptions.Exit(EXIT_CODES[checked.status])
@@ -112,6 +126,8 @@ def _asked(
     keys: tuple[Path, ...],
     loaded: "LoadedConfig | None",
     budget: str | None,
+    latency: str | None,
+    required: tuple[str, ...],
     runtimes: tuple[str, ...],
 ) -> "Asked":
     from pipeline.appcheck import Asked, released
@@ -125,7 +141,22 @@ def _asked(
         model_budget_bytes=loaded.config.budgets.size if loaded else None,
         runtimes=_runtimes(runtimes),
         targets=tuple(loaded.config.targets) if loaded else (),
+        required={name: _of_class(loaded, name) for name in required},
+        latency_p90_ms=_latency(loaded, latency),
     )
+
+
+def _of_class(loaded: "LoadedConfig | None", name: str) -> tuple[str, ...]:
+    targets = loaded.config.targets.items() if loaded else ()
+    return tuple(target for target, found in targets if found.device_class == name)
+
+
+def _latency(loaded: "LoadedConfig | None", written: str | None) -> float | None:
+    from pipeline.quantities import parse_quantity
+
+    if written:
+        return parse_quantity(written, "ms")
+    return loaded.config.budgets.latency_p90 if loaded else None
 
 
 def _runtimes(written: tuple[str, ...]) -> "Mapping[RuntimeName, str]":
@@ -144,16 +175,26 @@ def _runtimes(written: tuple[str, ...]) -> "Mapping[RuntimeName, str]":
 
 
 def _run_models(
-    path: Path, app: "App", asked: "Asked", loaded: "LoadedConfig", state: Path | None
-) -> "tuple[Finding, ...]":
-    from pipeline.appcheck.models import run_models
-    from pipeline.cli.progress import observer
-    from pipeline.store import Store
+    path: Path, app: "App", asked: "Asked", loaded: "LoadedConfig | None", state: Path | None
+) -> "tuple[tuple[Finding, ...], tuple[ModelCheck, ...]]":
+    """What comes of running the app's models on this machine: the golden question, and the quality gate."""
+    from pipeline.appcheck.golden import golden_checks, has_golden
+
+    if loaded is None and not has_golden(app, asked):
+        return (), ()
     from pipeline.worker import Worker
 
-    store = Store(state_folder(loaded.path, state))
     with Worker() as worker:
-        return run_models(path, app, asked, loaded, store, worker, observer)
+        golden = tuple(golden_checks(path, app, asked, worker))
+        if loaded is None:
+            return (), golden
+        from pipeline.appcheck.models import run_models
+        from pipeline.cli.progress import observer
+        from pipeline.store import Store
+
+        store = Store(state_folder(loaded.path, state))
+        findings, gate = run_models(path, app, asked, loaded, store, worker, observer)
+    return findings, (*golden, *gate)
 
 
 def _write(checked: "Checked", path: Path, junit: Path | None, sarif: Path | None, markdown: Path | None) -> None:

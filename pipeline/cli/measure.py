@@ -314,7 +314,7 @@ class _Asked:
     def _profile(self, device: "Device", subject: "Subject") -> "Profile":
         for role, path in subject.files().items():
             device.push(path, getattr(subject, role))
-        return device.profile(subject.request(device.spec, self.how()), device.spec.step_timeout_s)
+        return device.profile(subject.request(device.spec, self.how()), device.spec.step_timeout_s, subject.files())
 
 
 def _leave(sessions: "list[Session]", force: bool) -> None:

@@ -26,6 +26,8 @@ def target_spec(name: str, target: TargetConfig, base: Path) -> TargetSpec:
             port=target.port,
             runner=target.runner,
             libraries=here(target.libraries),
+            app=target.app,
+            fixed_performance=target.fixed_performance,
             python=target.python,
             root=target.root,
             connect_timeout_s=target.connect_timeout,

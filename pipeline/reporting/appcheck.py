@@ -11,6 +11,7 @@ from rich.text import Text
 from pipeline import codec
 from pipeline.appcheck.app import Manifest, Severity
 from pipeline.appcheck.check import Checked, CheckStatus
+from pipeline.appcheck.modelcheck import ModelCheck
 from pipeline.appcheck.rules import SAYS
 from pipeline.appcheck.rules.finding import models as counted
 from pipeline.fit.records import RUNTIME_OF, RUNTIME_TITLES
@@ -20,6 +21,7 @@ from pipeline.reporting.markdown import escape
 from pipeline.reporting.printable import printable
 
 _SIGNS: Mapping[Severity, str] = {"blocking": "✗", "unjudged": "?", "warning": "!"}
+_SEVERITIES: Mapping[str, Severity] = {"fail": "blocking", "unjudged": "unjudged"}
 _STYLES: Mapping[Severity, str] = {"blocking": "bold red", "unjudged": "yellow", "warning": "yellow"}
 _STATUS: Mapping[CheckStatus, tuple[str, str, str]] = {
     "pass": ("✓", "nothing in it stops the release", "bold green"),
@@ -61,6 +63,8 @@ class CheckView:
         yield Text.assemble((printable(checked.app.name), "bold"), f"  {summary(checked)}")
         if checked.app.models:
             yield _models(checked)
+        if checked.checks:
+            yield _checks(checked)
         for finding in checked.findings:
             sign = (f"{_SIGNS[finding.severity]} {finding.rule}", _STYLES[finding.severity])
             yield Text.assemble(sign, f"  {printable(finding.file) or printable(checked.app.name)}")
@@ -89,6 +93,24 @@ def _models(checked: Checked) -> Table:
     return table
 
 
+_COLUMNS = ("Model", "Asked", "Where", "Found", "Limit")
+
+
+def _row(check: ModelCheck) -> tuple[str, ...]:
+    return (check.file, check.what, check.where, check.found or "—", check.limit or "—")
+
+
+def _checks(checked: Checked) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("", *_COLUMNS):
+        table.add_column(column, overflow="fold")
+    for check in checked.checks:
+        severity = _SEVERITIES.get(check.status)
+        sign = Text(_SIGNS[severity], _STYLES[severity]) if severity else Text("✓", "green")
+        table.add_row(sign, *map(printable, _row(check)))
+    return table
+
+
 def check_json(checked: Checked) -> str:
     """Canonical JSON: the verdict, the findings, the models and the libraries; not every file of the app."""
     app = codec.plain(checked.app)
@@ -96,6 +118,7 @@ def check_json(checked: Checked) -> str:
         "version": 1,
         "status": checked.status,
         "app": {key: app[key] for key in ("name", "kind", "sha256", "size_bytes", "models", "libraries", "manifests")},
+        "checks": [codec.plain(check) for check in checked.checks],
         "findings": [codec.plain(finding) for finding in checked.findings],
         "notes": list(checked.notes),
     }
@@ -106,6 +129,12 @@ def check_markdown(checked: Checked) -> str:
     """For a pull request."""
     sign = _STATUS[checked.status][0]
     parts = [f"## {sign} {escape(checked.app.name)}", f"**{escape(headline(checked))}**", escape(summary(checked))]
+    if checked.checks:
+        rows = [f"| | {' | '.join(_COLUMNS)} |", f"|{'---|' * (len(_COLUMNS) + 1)}"]
+        for check in checked.checks:
+            severity = _SEVERITIES.get(check.status)
+            rows.append(f"| {_SIGNS[severity] if severity else '✓'} | {' | '.join(map(escape, _row(check)))} |")
+        parts.append("\n".join(rows))
     if checked.findings:
         rows = ["| | Rule | File | What | Remedy |", "|---|---|---|---|---|"]
         for finding in checked.findings:
@@ -117,8 +146,11 @@ def check_markdown(checked: Checked) -> str:
 
 
 def check_junit(checked: Checked) -> bytes:
-    """One case per rule: a `failure` when it blocks, `skipped` when it could not judge; warnings are told only."""
-    counts = {"tests": len(SAYS), "failures": 0, "errors": 0, "skipped": 0}
+    """One case per rule and per check of a model: a `failure` when it blocks, `skipped` when it could not judge.
+
+    Warnings are told only.
+    """
+    counts = {"tests": len(SAYS) + len(checked.checks), "failures": 0, "errors": 0, "skipped": 0}
     suite = ElementTree.Element("testsuite", name=legal(checked.app.name))
     for rule, says in SAYS.items():
         case = ElementTree.SubElement(suite, "testcase", name=rule, classname="deploy.check")
@@ -131,6 +163,17 @@ def check_junit(checked: Checked) -> bytes:
             ElementTree.SubElement(case, element, message=legal(says)).text = lines
         elif found:
             ElementTree.SubElement(case, "system-out").text = lines
+    for check in checked.checks:
+        name = legal(f"{check.what} of {check.file} on {check.where}")
+        case = ElementTree.SubElement(suite, "testcase", name=name, classname="deploy.check.models")
+        if check.status != "pass":
+            counts["failures" if check.status == "fail" else "skipped"] += 1
+            element = "failure" if check.status == "fail" else "skipped"
+            text = legal(f"{check.detail}\n  -> {check.remedy}")
+            ElementTree.SubElement(case, element, message=legal(check.detail)).text = text
+        else:
+            said = f"{check.found}, limit {check.limit or 'none'}"
+            ElementTree.SubElement(case, "system-out").text = legal(said)
     root = ElementTree.Element("testsuites", name="deploy check")
     for key, count in counts.items():
         suite.set(key, str(count))

@@ -56,7 +56,7 @@ class AgentDevice(Device):
     def facts(self) -> Facts:
         return decode_facts(self.spec.name, self._session.request("facts", self.spec.step_timeout_s))
 
-    def profile(self, request: BenchRequest, deadline_s: float) -> Profile:
+    def profile(self, request: BenchRequest, deadline_s: float, files: Mapping[str, Path] | None = None) -> Profile:
         reply = self._session.request(
             "bench", deadline_s + REPLY_GRACE_S, {**_fields(request, deadline_s), "profile": True}
         )

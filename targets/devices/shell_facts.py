@@ -102,6 +102,12 @@ def parse_clusters(text: str) -> str:
     return " ".join(names) if len(names) > 1 else ""
 
 
+def _mask(cores: str) -> str:
+    """`4-7` as taskset and Android's tools write it: f0."""
+    first, _, last = cores.partition("-")
+    return f"{sum(1 << core for core in range(int(first), int(last or first) + 1)):x}"
+
+
 def parse_emulated(found: Mapping[str, str], properties: Mapping[str, str], model: str) -> str:
     """Why latencies here are not those of the hardware it looks like; empty when nothing says so."""
     told, *links = found["emulated"].splitlines() or [""]
@@ -128,6 +134,11 @@ def parse_facts(text: str) -> dict[str, Any]:
     temperature_c = parse_temperature_c(found)
     if clusters := parse_clusters(found["clusters"]):
         conditions["clusters"] = clusters
+        conditions["cluster_masks"] = " ".join(map(_mask, clusters.split()))
+    if abis := properties.get("ro.product.cpu.abilist") or properties.get("ro.product.cpu.abi"):
+        conditions["abis"] = abis
+    if level:
+        conditions["api_level"] = level
     return {
         "arch": architecture(machine, properties.get("ro.product.cpu.abilist", "")),
         "cpu_model": f"{title} ({chip})" if title and chip else title or chip or "unknown",

@@ -10,7 +10,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from targets.agent.edge import ed25519
@@ -18,6 +18,8 @@ from targets.agent.edge.lease import MAX_LEASE_S
 from targets.agent.edge.manifest import DIGEST, MAX_MANIFEST_BYTES, Manifest, parse
 from targets.agent.edge.wire import Refused
 from targets.delivery import deliver
+from targets.devices.app_folder import AppFolder
+from targets.devices.shell_hook import run_hook
 from targets.devices.shell_session import ShellSession, free_bytes
 from targets.devices.turn import turn
 from targets.errors import (
@@ -27,7 +29,6 @@ from targets.errors import (
     InputError,
     Leased,
     NotStaged,
-    NotSupported,
     ReleaseRefused,
     SignatureRefused,
 )
@@ -39,11 +40,15 @@ _LOCK_S = 120.0  # the longest another session's operation takes: hashing a larg
 
 _STATE = """
 cd "$1" || exit
-for name in current previous confirmed; do echo "$name $(readlink $name || cat $name)"; done 2>/dev/null
+for name in current previous confirmed; do
+  said=
+  if [ -L $name ]; then said=$(readlink $name); elif [ -f $name ]; then read -r said <$name; fi
+  echo "$name $said"
+done
 for path in releases/*; do [ ! -d "$path" ] || echo "release ${path##*/}"; done
 for path in trust/*; do [ ! -f "$path" ] || echo "key ${path##*/}"; done
-[ ! -f floor.json ] || echo "floor $(cat floor.json)"
-[ ! -f lease.json ] || echo "lease $(cat lease.json)"
+[ ! -f floor.json ] || { read -r said <floor.json; echo "floor $said"; }
+[ ! -f lease.json ] || { read -r said <lease.json; echo "lease $said"; }
 read -r boot </proc/sys/kernel/random/boot_id && echo "boot $boot"
 read -r up rest </proc/uptime && echo "up $up"
 df -kP .
@@ -99,8 +104,9 @@ class _Found:
 class ShellReleases:
     """`targets.releases.Releases`, over the device's shell."""
 
-    def __init__(self, session: ShellSession) -> None:
+    def __init__(self, session: ShellSession, app: AppFolder | None = None) -> None:
         self._session = session
+        self._app = app
 
     def installed(self) -> Installed:
         return self._read().installed
@@ -123,7 +129,7 @@ class ShellReleases:
                 self._remove(found.id)
             staged = json.dumps({"class": device_class}).encode()
             texts = {"manifest.json": manifest, "manifest.sig": signature, "staged.json": staged}
-            pairs = [word for name, text in texts.items() for word in (name, self._bring(text))]
+            pairs = [word for pair in self._bring(texts).items() for word in pair]
             words = (self._root, found.id, found.blob, *pairs, found.file, found.blob)
             if self._script(_PLACE, *words, doing="staging a release").strip():
                 raise HashMismatch(f"{self._name}: the model has changed on its way into the release; stage it again")
@@ -133,6 +139,7 @@ class ShellReleases:
             found, manifest = self._checked(release, here)
             self._check_signature(here, manifest, self._file(release, "manifest.sig"))
             if here.current == release:
+                self._hand_over(release)
                 return
             floor = here.floor.get(found.name, 0)
             if found.sequence < floor and not allow_downgrade:
@@ -141,10 +148,13 @@ class ShellReleases:
             if here.current and here.current == here.confirmed:
                 self._switch("previous", here.current)
             self._switch("current", release)
+            self._hand_over(release)
 
     def revert(self, to: str) -> None:
         with self._turn() as here:
             if not to:
+                if self._app:
+                    self._app.remove()
                 self._script('rm -f "$1/current"; set -- "$1"; ' + _SYNC, self._root, doing="switching to no release")
                 return
             self._checked(to, here)
@@ -152,6 +162,7 @@ class ShellReleases:
                 raise NotStaged(f"{self._name}: release {to[:16]} was not in use here: activate it")
             if to != here.current:
                 self._switch("current", to)
+            self._hand_over(to)
 
     def confirm(self, release: str) -> None:
         with self._turn() as here:
@@ -210,8 +221,7 @@ class ShellReleases:
             self._session.acting_for = ""
 
     def hook(self, argv: Sequence[str], deadline_s: float) -> HookRun:
-        hint = "leave `activate_hook` and `health` out for a device without Python"
-        raise NotSupported(f"{self._name}: a device without Python runs no hooks", hint=hint)
+        return run_hook(self._session, argv, self._read().installed.current, deadline_s)
 
     # --- what is there ---
 
@@ -229,9 +239,13 @@ class ShellReleases:
     def _read(self) -> _Found:
         said = self._script(_STATE, self._root, doing="asking for its releases")
         try:
-            return _parse(said)
+            found = _parse(said)
         except (ValueError, KeyError, TypeError) as fault:
             raise AgentFailed(f"{self._name}: what it says of its releases cannot be read ({fault!r})") from fault
+        if self._app and self._app.release() != found.installed.current:  # asked first: it may let us not in at all
+            # What the app has not got is not in use: activating it again gives it to the app.
+            return replace(found, installed=replace(found.installed, current=""))
+        return found
 
     @contextmanager
     def _turn(self, owner: str = "") -> Iterator[Installed]:
@@ -244,8 +258,7 @@ class ShellReleases:
             yield here
 
     def _file(self, release: str, name: str) -> bytes:
-        path = f"{self._root}/releases/{release}/{name}"
-        return self._session.fetch(path, MAX_MANIFEST_BYTES) if self._there(path) else b""
+        return self._session.read(f"{self._root}/releases/{release}/{name}")
 
     def _there(self, path: str) -> bool:
         return not self._script('[ -f "$1" ] || echo no', path, doing="looking for a file").strip()
@@ -293,14 +306,20 @@ class ShellReleases:
 
     # --- changes ---
 
-    def _bring(self, text: bytes) -> str:
-        """Store a few bytes as a file of the store; its digest."""
-        digest = hashlib.sha256(text).hexdigest()
+    def _hand_over(self, release: str) -> None:
+        """The app's copy of what is current; put there anew when it has gone, as after a new installation."""
+        if self._app and self._app.release() != release:
+            found = self._parsed(self._file(release, "manifest.json"), self._class_of(release))
+            self._app.put(release, f"{self._root}/releases/{release}/{found.file}", found.file, found.blob)
+
+    def _bring(self, texts: Mapping[str, bytes]) -> Mapping[str, str]:
+        """Store short texts as files of the store; name → digest."""
+        digests = {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()}
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "text"
-            path.write_bytes(text)
-            deliver(self._session, {digest: path})
-        return digest
+            for name, text in texts.items():
+                (Path(folder) / name).write_bytes(text)
+            deliver(self._session, {digest: Path(folder) / name for name, digest in digests.items()})
+        return digests
 
     def _write(self, name: str, text: str) -> None:
         self._script(_WRITE, self._root, f"{self._root}/{name}", text, doing=f"writing {name.partition('/')[0]}")

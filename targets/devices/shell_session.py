@@ -14,25 +14,26 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from targets.agent.edge.facts import user_arch
 from targets.delivery import Have, deliver, digest_hex
+from targets.devices import shell_load
 from targets.errors import AgentFailed, ConnectionLost, DeployError, DeviceTimeout, HashMismatch
 from targets.releases import Sent
 from targets.runner import MAX_OUTPUT_BYTES, Finished
 from targets.transport import Progress
-from targets.transports.adb import END_PROGRAM, AdbStream, AdbTransport
+from targets.transports.adb import END_PROGRAM, AdbTransport
 
 # The device ends a program at its deadline; only when it does not say so, the host gives up.
 _GRACE_S = 5.0
+_LAST_WORDS_S = 1.0  # for what is still to come on stderr
 _KILLED = 137  # what a shell says of a program that SIGKILL has ended
 
 # What a session that was killed has left has no pulse any more, or is of another boot. Without either mark it is being
 # born, unless it has been so for a minute. What may still be held is told; perhaps we know better.
 _OPEN = """
-uname -m; getprop ro.product.cpu.abilist 2>/dev/null || echo
 umask 022
 boot=-; read -r boot </proc/sys/kernel/random/boot_id
 mkdir -p "$1/blobs/sha256" "$1/installed" "$1/sessions/$2" && echo "$boot" >"$1/sessions/$2/boot"
@@ -42,13 +43,27 @@ for folder in "$1"/sessions/*; do
   pid=; read -r pid <"$folder/session"
   born=; read -r born <"$folder/boot"
   if [ -z "$pid" ] && [ -n "$(find "$folder" -maxdepth 0 -mmin -1)" ]; then continue; fi
-  if [ "$born" = "$boot" ] && [ -d "/proc/${pid:-none}" ]; then echo "${folder##*/}"; else rm -rf "$folder"; fi
+  if [ "$born" = "$boot" ] && [ -d "/proc/${pid:-none}" ]; then echo "${folder##*/}"; continue; fi
+  [ "$born" != "$boot" ] || [ ! -f "$folder/undo" ] || sh "$folder/undo"
+  rm -rf "$folder"
 done 2>/dev/null
 [ $code = 0 ]
 """
-_SWEEP = 'root=$1; shift; for name in "$@"; do rm -rf "$root/sessions/$name"; done'
+_ARCH = "uname -m; getprop ro.product.cpu.abilist 2>/dev/null || echo"
+_SWEEP = """
+cd "$1/sessions" && shift && for name in "$@"; do
+  [ ! -f "$name/undo" ] || sh "$name/undo"
+  rm -rf "$name"
+done
+"""
 # Every program costs a phone 5 ms and an emulated one 40: no more of them than needed.
-_HAVE = '[ "$(stat -c %s "$2" 2>/dev/null)" = "$3" ] || df -kP "$1"'
+_HAVE = """
+cd "$1" && shift && all=yes && while [ $# -gt 0 ]; do
+  if [ -f "blobs/sha256/$1" ] && [ "$(stat -c %s "blobs/sha256/$1")" = "$2" ]; then echo "$1"; else all=no; fi
+  shift 2
+done
+[ $all = yes ] || df -kP .
+"""
 # The bytes first, then the name: after a power cut it is there with all of them, or not at all. GNU has no fsync, but a
 # sync that takes a file.
 _COMMIT = """
@@ -88,7 +103,6 @@ class ShellSession:
         self.session = f"{_this_host()}-{os.getpid()}-{secrets.token_hex(4)}"
         self.root = transport.root
         self.folder = f"{self.root}/sessions/{self.session}"
-        self.arch = ""
         try:
             self._open()
         except BaseException:
@@ -99,18 +113,28 @@ class ShellSession:
         _living.add(self.session)
         said = self.script(_OPEN, self.root, self.session, doing="preparing its folder")
         self._transport.own(self.folder)
-        machine, abis, *held = said.splitlines()
-        self.arch = architecture(machine, abis)
-        if dead := [name for name in held if not _may_live(name)]:
+        if dead := [name for name in said.split() if not _may_live(name)]:
             self.script(_SWEEP, self.root, *dead, doing="removing what dead sessions left")
 
     @property
     def name(self) -> str:
         return self._transport.spec.name
 
+    @cached_property
+    def arch(self) -> str:
+        machine, abis = self.script(_ARCH, doing="asking for its processor").splitlines()
+        return architecture(machine, abis)
+
     @property
     def over(self) -> bool:
         return self._over
+
+    def undo_at_end(self, command: str) -> None:
+        """Have a line run on the device when this session ends, however it ends, unless the device restarts before."""
+        self.script('printf "%s\\n" "$2" >>"$1/undo"', self.folder, command, doing="noting what is to be undone")
+
+    def undo(self) -> None:
+        self.script('sh "$1/undo"; rm -f "$1/undo"', self.folder, doing="undoing what was set")
 
     def close(self) -> None:
         """The pulse ends with the connection, and with it the session's folder."""
@@ -120,13 +144,10 @@ class ShellSession:
     # --- the store ---
 
     def have(self, files: Mapping[str, int], bases: frozenset[str] = frozenset()) -> Have:
-        present, free = set(), 0
-        for digest, size_bytes in files.items():
-            words = (self.root, self.blob(digest), str(size_bytes))
-            if df := self.script(_HAVE, *words, doing="looking for a file"):
-                free = free_bytes(df)
-            else:
-                present.add(digest)
+        words = [str(word) for pair in files.items() for word in pair]
+        said = self.script(_HAVE, self.root, *words, doing="looking for files")
+        present = files.keys() & set(said.split())
+        free = free_bytes(said) if len(present) < len(files) else 0
         return Have(present=frozenset(present), free_disk_bytes=free, held={})
 
     def ship(self, files: Mapping[str, Path], bases: Mapping[str, Path], have: Have, progress: Progress | None) -> Sent:
@@ -177,12 +198,15 @@ class ShellSession:
         key = hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in digests.items()).encode()).hexdigest()
         folder = f"{self.root}/installed/{key}"
         if self.script(_INSTALLED, folder, *files, doing="looking for a program").strip():
-            for name, digest in digests.items():
-                self.send(files[name], digest)
+            deliver(self, {digest: files[name] for name, digest in digests.items()})
             pairs = [word for pair in digests.items() for word in pair]
             new, blobs = f"{self.folder}/{key}", f"{self.root}/blobs/sha256"
             self.script(_INSTALL, new, folder, blobs, *pairs, doing="installing a program")
         return folder
+
+    def read(self, path: str) -> bytes:
+        """A short file of ours; nothing where there is none."""
+        return self._script('[ ! -f "$1" ] || cat "$1"', path, doing="reading a file")
 
     def fetch(self, path: str, limit_bytes: int) -> bytes:
         done = self._run(
@@ -200,10 +224,15 @@ class ShellSession:
         self._numbers += 1
         pid_file = f"{self.folder}/{self._numbers}.pid"
         seconds = max(1, math.ceil(deadline_s))
-        script = f"trap '' HUP; echo $$ >\"$1\"; timeout -s KILL {seconds} {shlex.join(argv)}"
+        script = (
+            f"trap '' HUP; echo $$ >\"$1\"; {shell_load.BEFORE}\ntimeout -s KILL {seconds} {shlex.join(argv)}\n"
+            f"ran=$?\n{shell_load.AFTER}\n(exit $ran)"
+        )
         start, answered = time.monotonic(), False
         try:
-            done = self._run(script, (pid_file,), seconds + _GRACE_S, after='rm -f "$1"', stdin=stdin)
+            done = self._run(
+                script, (pid_file, f"{self.folder}/load"), seconds + _GRACE_S, after='rm -f "$1"', stdin=stdin
+            )
             answered = True
         finally:
             if not answered:
@@ -221,10 +250,19 @@ class ShellSession:
 
     def script(self, text: str, *words: str, doing: str) -> str:
         """Run a script of ours, the words as $1 …; what it prints. Raises the error that its stderr tells of."""
-        done = self._run(text, words, self._transport.spec.step_timeout_s, doing=doing)
-        if done.exit_code:
-            raise self._transport.refused_in_words(done.stderr, doing)
-        return done.stdout.decode("utf-8", "replace")
+        return self._script(text, *words, doing=doing).decode("utf-8", "replace")
+
+    def _script(self, text: str, *words: str, doing: str) -> bytes:
+        self._check_open()
+        line = f"set -- {shlex.join(words)}\n{text}"
+        try:
+            ended = self._transport.script(line, doing, self._transport.spec.step_timeout_s)
+        except (ConnectionLost, DeviceTimeout):
+            self.close()
+            raise
+        if ended.code:
+            raise self._transport.refused_in_words(ended.errors, doing)
+        return ended.output
 
     def _run(
         self,
@@ -232,47 +270,36 @@ class ShellSession:
         words: Sequence[str],
         limit_s: float,
         *,
-        doing: str = "running a program",
         after: str = "",
         stdin: bytes = b"",
         limit: int = MAX_OUTPUT_BYTES,
     ) -> Finished:
-        """Run a script to its end, which a line of its own proves: adb's exit code also stands for adb's troubles."""
-        if self._over:
-            raise ConnectionLost(f"{self.name}: this session is over", hint="connect again")
+        """Run a program to its end, which a line of its own proves: the shell also ends when something else does."""
+        self._check_open()
         token = secrets.token_hex(8)
         line = f"set -- {shlex.join(words)}\n{text}\ncode=$?\n{after}\nprintf '\\n%s %s\\n' {token} $code"
         stream = self._transport.shell(line)
         try:
-            with self._transport.guard(doing):
+            with self._transport.guard("running a program"):
                 try:
-                    return _collect(stream, token.encode(), time.monotonic() + limit_s, limit, stdin)
+                    stream.feed(stdin)
+                    code, output = stream.read_until(token, time.monotonic() + limit_s, limit)
+                    stream.exit_status(_LAST_WORDS_S)
+                    return Finished(exit_code=code, stdout=output, stderr=stream.stderr_tail())
                 except EOFError:
                     if not self._transport.alive():
                         raise
                     said = stream.stderr_tail()
-                    raise AgentFailed(f"{self.name}: {doing} ended on the device without a word\n{said}") from None
+                    raise AgentFailed(f"{self.name}: a program ended on the device without a word\n{said}") from None
         except ConnectionLost:
             self.close()
             raise
         finally:
             stream.kill()
 
-
-def _collect(stream: AdbStream, token: bytes, deadline: float, limit: int, stdin: bytes) -> Finished:
-    stream.feed(stdin)
-    lines: list[bytes] = []
-    size = 0
-    while True:
-        line = stream.read_line(deadline, limit)
-        if line.startswith(token):
-            stream.last_words()
-            output = b"\n".join(lines)  # of an output that ended with a newline, an empty last line is left
-            return Finished(exit_code=int(line.split()[1]), stdout=output, stderr=stream.stderr_tail())
-        lines.append(line)
-        size += len(line) + 1
-        if size > limit:
-            raise AgentFailed(f"a program on the device printed more than {limit} bytes")
+    def _check_open(self) -> None:
+        if self._over:
+            raise ConnectionLost(f"{self.name}: this session is over", hint="connect again")
 
 
 @cache

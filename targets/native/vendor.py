@@ -19,7 +19,7 @@ from targets.native.glibc import WHEELS, Carried, pinned
 
 ABIS: Mapping[str, str] = {"aarch64": "arm64-v8a", "armv7l": "armeabi-v7a", "x86_64": "x86_64", "i686": "x86"}
 # Machine number in an ELF header, and the NDK's prefix of its compiler.
-_MACHINES: Mapping[str, tuple[int, str]] = {
+MACHINES: Mapping[str, tuple[int, str]] = {
     "aarch64": (183, "aarch64-linux-android"),
     "armv7l": (40, "armv7a-linux-androideabi"),
     "x86_64": (62, "x86_64-linux-android"),
@@ -67,7 +67,7 @@ def carried(archive: Path, form: str, arch: str) -> Carried:
 
 def ndk_command(form: str, arch: str) -> str:
     """How the user builds the program, to be run in the folder of the archive."""
-    clang = f"$NDK/toolchains/llvm/prebuilt/linux-x86_64/bin/{_MACHINES[arch][1]}{_API_LEVEL}-clang"
+    clang = f"$NDK/toolchains/llvm/prebuilt/linux-x86_64/bin/{MACHINES[arch][1]}{_API_LEVEL}-clang"
     return f"{clang} -std=c11 -O2 -o {program_name(form)} {' '.join(inputs(form))} -ldl -lm"
 
 
@@ -79,7 +79,7 @@ def _program(archive: Path, form: str, arch: str) -> Path:
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
     machine = struct.unpack_from("<H", head, 18)[0] if head[:4] == b"\x7fELF" and len(head) > 20 else None
-    if machine != _MACHINES[arch][0] or _ANDROID_LINKER not in head:
+    if machine != MACHINES[arch][0] or _ANDROID_LINKER not in head:
         hint = f"build it with the Android NDK: {ndk_command(form, arch)}"
         raise InputError(f"{path} is no Android program for {ABIS[arch]}", hint=hint)
     return path

@@ -1,6 +1,8 @@
 """The genuine `adb` program as a subprocess. adb itself knows no time limit: here every call has one.
 
 A server that runs already is used as it is and never ended, whoever else uses it; one is started only where none runs.
+Files, connections and pairing go through the program; looks at the devices and lines of a device's shell are asked of
+the same server without starting it (`targets.transports.adb_server`), for a process costs more than the answer.
 """
 
 import os
@@ -10,17 +12,16 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 
 from targets.errors import EnvironmentFault
+from targets.transports.adb_server import ANSWER_S, ask, open_service, served_version, server_place
 
 _START_S = 15.0  # a busy machine takes a second for a new server
-_ANSWER_S = 3.0  # a server answers about itself within a millisecond; one that does not, hangs
-_VERSION_REQUEST = b"000chost:version"
+_SHELL_S = 10.0  # a device starts a shell within two round trips; on a bad link of a second each
 _starting = threading.Lock()  # twenty devices at once must not start twenty servers
 
 
@@ -43,6 +44,11 @@ class AdbClient:
             hint = "apt-get install --no-install-recommends adb, or put Android's platform-tools on the PATH"
             raise EnvironmentFault(f"{target}: there is no program `adb` on this machine", hint=hint)
         self._program = found
+        place = server_place(os.environ)
+        if place is None:
+            hint = "set ANDROID_ADB_SERVER_PORT, or ADB_SERVER_SOCKET to tcp:HOST:PORT or localfilesystem:PATH"
+            raise EnvironmentFault(f"{target}: where the adb server is cannot be understood", hint=hint)
+        self._place = place
         self._ensure_server()
 
     def spawn(self, *arguments: str, **options: object) -> "subprocess.Popen[bytes]":
@@ -72,20 +78,21 @@ class AdbClient:
     def states(self) -> Mapping[str, str]:
         """What the server thinks of each device it knows: serial to `device`, `offline`, `no permissions …`."""
         try:
-            said = self.call("devices", limit_s=_ANSWER_S)
+            said = ask(self._place, "host:devices")
         except TimeoutError:
-            raise self._unusable(f"it has not answered within {_ANSWER_S:g} s") from None
-        if said.code:
-            raise self._unusable(said.text)
-        rows = (line.split("\t", 1) for line in said.text.splitlines() if "\t" in line)
+            raise self._unusable(f"it has not answered within {ANSWER_S:g} s") from None
+        except OSError as fault:
+            raise self._unusable(str(fault)) from None
+        rows = (line.split("\t", 1) for line in said.splitlines() if "\t" in line)
         return {serial: state.strip() for serial, state in rows}
 
+    def shell(self, serial: str, line: str, limit_s: float = _SHELL_S) -> socket.socket:
+        """A connection to a line of the device's shell, its pieces apart; raises ServerRefused or OSError."""
+        return open_service(self._place, serial, f"shell,v2,raw:{line}", limit_s)
+
     def _ensure_server(self) -> None:
-        place = _server_place(os.environ)
-        if place is None:
-            return  # adb was told of a server in words of its own
         with _starting:
-            served = _served_version(place)
+            served = served_version(self._place)
             if served is None:
                 said = self.call("start-server", limit_s=_START_S)
                 if said.code:
@@ -94,7 +101,7 @@ class AdbClient:
         ours = _own_version(self._program)
         if served != ours:  # adb would end the server, and with it everybody's connections
             hint = "use the adb that started it (first on the PATH), or another port: ANDROID_ADB_SERVER_PORT"
-            what = f"the adb server at port {place[1]} has version {served}, this adb ({self._program}) {ours}"
+            what = f"the adb server at {self._place} has version {served}, this adb ({self._program}) {ours}"
             raise EnvironmentFault(f"{self.target}: {what}", hint=hint)
 
     def _unusable(self, why: str) -> EnvironmentFault:
@@ -112,31 +119,6 @@ def end(process: "subprocess.Popen[bytes]") -> None:
         if pipe is not None and not pipe.closed:
             with suppress(BrokenPipeError):
                 pipe.close()
-
-
-def _server_place(variables: Mapping[str, str]) -> tuple[str, int] | None:
-    """Where adb looks for its server; None when only adb can say."""
-    if told := variables.get("ADB_SERVER_SOCKET"):
-        found = re.fullmatch(r"tcp:(?:([^:]+):)?(\d+)", told)
-        return (found.group(1) or "127.0.0.1", int(found.group(2))) if found else None
-    host = variables.get("ANDROID_ADB_SERVER_ADDRESS") or "127.0.0.1"
-    port = variables.get("ANDROID_ADB_SERVER_PORT") or "5037"
-    return (host, int(port)) if port.isdecimal() else None
-
-
-def _served_version(place: tuple[str, int]) -> int | None:
-    """The version of the server there; None when none listens. 0 for something else than an adb server."""
-    try:
-        with socket.create_connection(place, timeout=_ANSWER_S) as sock:
-            sock.sendall(_VERSION_REQUEST)
-            answer, deadline = b"", time.monotonic() + _ANSWER_S
-            while len(answer) < 12 and time.monotonic() < deadline and (chunk := sock.recv(12 - len(answer))):
-                answer += chunk
-    except ConnectionRefusedError:
-        return None
-    except OSError:
-        return 0
-    return int(answer[8:], 16) if re.fullmatch(rb"OKAY0004[0-9a-fA-F]{4}", answer) else 0
 
 
 @cache

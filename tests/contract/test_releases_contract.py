@@ -28,7 +28,6 @@ from targets.errors import (
     HookRefused,
     Leased,
     NotStaged,
-    NotSupported,
     ReleaseRefused,
     SignatureRefused,
 )
@@ -334,7 +333,7 @@ def hook_file(folder: Path, text: str) -> Path:
     return path
 
 
-@everywhere
+@and_phones
 def test_the_owners_hook_runs_and_only_the_owners(device: Device, tmp_path: Path) -> None:
     store, release = device.releases, make_release(tmp_path, 1)
     proved(device, release)
@@ -519,5 +518,3 @@ def test_a_phone_whose_tools_are_few(
     store.activate(made[3].id)
     store.revert("")
     assert store.installed().current == ""
-    with pytest.raises(NotSupported):
-        store.hook(["/bin/true"], 5)

@@ -19,7 +19,7 @@ from targets.device import connect
 from targets.devices.shell import ShellDevice
 from targets.devices.shell_session import ShellSession
 from targets.devices.turn import turn
-from targets.errors import AgentFailed, ConnectionLost, DeviceTimeout, HashMismatch, NoRuntime
+from targets.errors import AgentFailed, ConnectionLost, DeviceTimeout, HashMismatch
 from targets.records import BenchRequest, TargetSpec
 from targets.runner import Shell
 from targets.transports.adb import AdbTransport
@@ -90,14 +90,6 @@ def test_a_runner_measures_and_the_conditions_stand_around_it(device: ShellDevic
     assert found.conditions["threads"] == str(bundle.request().threads)
     assert "load_1min_before" in found.conditions and "load_1min_after" in found.conditions
     assert device.facts().runtimes == {"wc": device.facts().arch}
-
-
-def test_without_a_runner_the_way_out_is_told(spec: TargetSpec, tmp_path: Path, bundle: Bundle) -> None:
-    transport = AdbTransport(replace(spec, root=str(tmp_path / "the root")), tmp_path)
-    transport.open()
-    with ShellDevice(transport, ShellSession(transport), None) as device, pytest.raises(NoRuntime) as caught:
-        device.bench(bundle.request(), 30, files_of(bundle))
-    assert "edge_deploy.runners" in caught.value.hint and "`python:`" in caught.value.hint
 
 
 def test_a_rotten_file_is_found_before_it_is_measured(device: ShellDevice, bundle: Bundle) -> None:

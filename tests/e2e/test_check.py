@@ -9,6 +9,8 @@ import apps
 import pytest
 from apps import File, good_apk
 from projects import DEPLOY, Project, Ran, one_error, project
+from release_files import write_release
+from tiny_models import onnx_bundle
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,9 @@ def test_the_release_of_the_run_passes_with_its_quality_gate(ran: Project) -> No
     assert done.status == 0, done.out + done.err
     read = json.loads(done.out)
     assert (read["status"], read["findings"]) == ("pass", [])
+    asked = {(one["what"], one["where"]): one["status"] for one in read["checks"]}
+    wanted = {("golden outputs", "this host"), ("quality gate", "this host"), ("golden outputs", "local")}
+    assert asked == dict.fromkeys([*wanted, ("latency p90", "local")], "pass")
     assert read["app"]["models"][0]["sha256"] == hashlib.sha256(shipped(ran)).hexdigest()
     assert done.err.count(": kept") == 1  # the source's answers were there already
 
@@ -75,6 +80,32 @@ def test_budgets_of_quality_are_judged_on_the_bytes_of_the_app(ran: Project) -> 
     done = check(ran.folder, "--apk", app_of(ran, shipped(ran), "good.apk"), "--config", "strict.yaml", "--json")
     rules = {finding["rule"] for finding in json.loads(done.out)["findings"] if finding["severity"] == "blocking"}
     assert (done.status, rules) == (1, {"model-fails", "budget"})
+
+
+def test_what_devices_showed_is_judged_by_the_budget_of_today(ran: Project) -> None:
+    name = app_of(ran, shipped(ran), "good.apk")
+    files = ["--junit", "junit.xml", "--sarif", "check.sarif", "--markdown", "check.md"]
+    done = check(
+        ran.folder, "--apk", name, "--latency", "0.001 us", "--require", "default", "--require", "phones", *files
+    )
+    assert done.status == 1 and "on local is over the budget of" in done.out, done.out + done.err
+    assert "measured on no device of class phones" in done.out and "class default" not in done.out
+    junit = (ran.folder / "junit.xml").read_text()
+    assert 'name="golden outputs of assets/net.onnx on this host" classname="deploy.check.models"' in junit
+    assert junit.count("<failure") == 2 and junit.count("<skipped") == 2  # the row, and the rule
+    assert '"device-latency"' in (ran.folder / "check.sarif").read_text()
+    assert "| ✗ | assets/net.onnx | latency p90 | local |" in (ran.folder / "check.md").read_text()
+
+
+def test_the_golden_question_is_asked_of_the_bytes_of_the_app(tmp_path: Path) -> None:
+    bundle = onnx_bundle(tmp_path / "net", wrong_by=1.0)
+    write_release(tmp_path / "net.release", {"default": bundle}, sequence=1)
+    built = good_apk().without(apps.MODEL).with_files({"assets/net.onnx": File(bundle.model.read_bytes())})
+    built.write(tmp_path / "app.apk")
+    done = check(tmp_path, "--apk", "app.apk", "--release", "net.release", "--json")
+    [finding] = [one for one in json.loads(done.out)["findings"] if one["severity"] == "blocking"]
+    assert done.status == 1 and finding["rule"] == "golden-outputs", done.out + done.err
+    assert "from the golden outputs (tolerated:" in finding["detail"]
 
 
 def test_a_target_without_numbers_is_not_judged(ran: Project) -> None:

@@ -22,6 +22,8 @@ _PROPERTIES = {
     "ro.build.version.sdk": "34",
     "sys.boot_completed": "1",
 }
+# Apps that are installed, each with a folder of its own user: NAME UID KIND, as `run-as` of `targets.lab.adbd` reads.
+_PACKAGES = (("com.example.debug", 10123, "debuggable"), ("com.example.release", 10124, "release"))
 _OURS = Path(__file__).resolve().parents[2]  # this package, which need not be where packages are installed
 _MERGED = ("bin", "sbin", "lib", "lib32", "lib64")  # links into /usr on a Debian
 _ETC = ("ld.so.cache", "passwd", "group", "localtime")
@@ -47,6 +49,8 @@ class ScriptedPhone(Kind):
         text = "".join(f"{key}={value}\n" for key, value in _PROPERTIES.items())
         serial = f"ro.serialno={device.name.replace('-', '').upper()}\n"
         (folder / "adbd/properties").write_text(text + serial, encoding="ascii")
+        apps = "".join(f"{name} {uid} {kind}\n" for name, uid, kind in _PACKAGES)
+        (folder / "adbd/packages").write_text(apps, encoding="ascii")
         AdbdState().save(state_file(folder))
 
     def boot(self, machine: Machine, device: LabDevice, resources: Path) -> None:
@@ -75,6 +79,10 @@ class ScriptedPhone(Kind):
         options = f"mode=771,size={machine.disk_bytes}"
         ns.mount("tmpfs", root / "data", "tmpfs", ns.NO_SUID | ns.NO_DEV, options)
         (root / "data/local/tmp").mkdir(parents=True)
+        (root / "data/data").mkdir(mode=0o771)
+        for name, uid, _ in _PACKAGES:
+            (root / "data/data" / name).mkdir(mode=0o700)
+            os.chown(root / "data/data" / name, uid, uid)
         enter_root(root)
         argv = [sys.executable, "-I", "-m", "targets.lab.adbd", "--root", "/", "--host", machine.address]
         argv += ["--state", "/adbd/state.json", "--properties", "/adbd/properties", "--commands", "/system/bin"]

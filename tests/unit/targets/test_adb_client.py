@@ -14,6 +14,7 @@ from targets.errors import AuthRefused, DeployError, EnvironmentFault, Unreachab
 from targets.records import TargetSpec
 from targets.transports.adb_attach import explain_state, serial_of
 from targets.transports.adb_client import AdbClient
+from targets.transports.adb_server import server_place
 
 SPEC = TargetSpec(name="ph", transport="adb", host="10.0.0.7")
 
@@ -69,6 +70,29 @@ def test_a_server_of_another_version_is_not_ended(port: int) -> None:
             AdbClient("ph")
         thread.join()
     assert asked == [b"000chost:version"] and "ANDROID_ADB_SERVER_PORT" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("variables", "place"),
+    [
+        ({}, ("127.0.0.1", 5037)),
+        ({"ANDROID_ADB_SERVER_PORT": "5099", "ANDROID_ADB_SERVER_ADDRESS": "10.0.0.2"}, ("10.0.0.2", 5099)),
+        ({"ADB_SERVER_SOCKET": "tcp:5098", "ANDROID_ADB_SERVER_PORT": "5099"}, ("127.0.0.1", 5098)),
+        ({"ADB_SERVER_SOCKET": "tcp:adb.lan:5098"}, ("adb.lan", 5098)),
+        ({"ADB_SERVER_SOCKET": "localfilesystem:/run/adb"}, "/run/adb"),
+        ({"ADB_SERVER_SOCKET": "localabstract:adb"}, "\0adb"),
+    ],
+)
+def test_the_server_is_where_adb_looks_for_it(variables: dict[str, str], place: object) -> None:
+    found = server_place(variables)
+    assert found is not None and found.address == place
+
+
+def test_a_place_that_only_adb_understands_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_adb()
+    monkeypatch.setenv("ADB_SERVER_SOCKET", "vsock:3:5037")
+    with pytest.raises(EnvironmentFault, match="where the adb server is cannot be understood"):
+        AdbClient("ph")
 
 
 def test_a_call_has_a_deadline(port: int) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from targets.devices.shell_facts import parse_clusters, parse_conditions, parse_emulated, parse_facts
+from targets.devices.shell_load import parse_load
 from targets.devices.shell_session import architecture, free_bytes
 from targets.errors import AgentFailed
 from targets.wire import decode_facts
@@ -111,6 +112,9 @@ def test_facts_of_a_pixel() -> None:
         "screen": "dozing",
         "load_1min": "3.21",
         "clusters": "0 1",
+        "cluster_masks": "1 2",
+        "abis": "arm64-v8a,armeabi-v7a,armeabi",
+        "api_level": "33",
     }
 
 
@@ -155,3 +159,16 @@ def test_a_64_bit_kernel_may_carry_a_32_bit_android() -> None:
 def test_a_df_that_cannot_be_read_is_refused() -> None:
     with pytest.raises(AgentFailed, match="df says"):
         free_bytes("df: /data: Permission denied")
+
+
+def test_the_load_of_others_is_what_the_run_did_not_take() -> None:
+    text = (
+        "@ 100.00 101.00\ncpu  100 0 50 900 0 0 0 0 0 0\ncpu  250 0 100 950 0 0 0 0 0 0\n"
+        "0m0.00s 0m0.00s\n0m1.20s 0m0.10s\n"
+    )
+    # 2 s of work in 1 s, of which 1.3 s were the program's; 0.08 s may be the kernel's rounding on 8 cores.
+    assert parse_load(text, 8) == {"other_cpu_share": "0.620"}
+    assert parse_load(text + text, 8) == {"other_cpu_share": "0.620"}
+    assert parse_load(text.replace("101.00", "100.05"), 8) == {}, "too short to tell"
+    assert parse_load("@ 100.00 101.00\n\n\n0m0.00s 0m0.00s\n0m1.20s 0m0.10s\n", 8) == {}, "/proc/stat is shut"
+    assert parse_load("", 8) == {}

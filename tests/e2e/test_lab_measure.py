@@ -1,7 +1,10 @@
 """Measuring by the protocol in the lab: heat that throttles, each runtime, a clock that repeats."""
 
 import secrets
+import subprocess
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +18,13 @@ from tiny_models import Bundle, digest_of, onnx_bundle, slow_onnx_bundle, tflite
 
 from pipeline.measuring.protocol import Plan, pairs, run
 from pipeline.measuring.records import Finding, Session
-from pipeline.measuring.settling import curve
+from pipeline.measuring.settling import Settled, curve, settled
 from pipeline.measuring.statistics import compare
 from targets.device import Device, connect
 from targets.errors import InputError
 from targets.lab.faults import inflict
-from targets.lab.lab import Wanted
+from targets.lab.lab import Wanted, command_inside
+from targets.lab.power.truth import read_truth
 from targets.lab.state import LabState
 from targets.lab.trees import interpreter
 from targets.records import TargetSpec
@@ -46,16 +50,45 @@ def pushed(device: Device, bundle: Bundle) -> None:
         device.push(path, digest_of(path))
 
 
-def session(spec: TargetSpec, state: Path, bundle: Bundle, **plan: Any) -> Session:
+def session(
+    spec: TargetSpec, state: Path, bundle: Bundle, *, clock: Callable[[], float] = time.monotonic, **plan: Any
+) -> Session:
     request = bundle.request(warm_max_s=BLOCK_S, warm_max_samples=2000)
     settings: dict[str, Any] = {"requests": {"A": request}, "models": {"A": "m"}, "files": {"A": {}}, "gate_wait_s": 0}
     with connect(spec, state=state) as device:
         pushed(device, bundle)
-        return run(device, Plan(**{**settings, **plan}))
+        return run(device, Plan(**{**settings, **plan}), clock=clock)
 
 
 def doubts(found: Session) -> dict[str, Finding]:
     return {finding.doubt: finding for finding in found.findings}
+
+
+@contextmanager
+def busy(lab: LabState, name: str) -> Iterator[None]:
+    """A program of somebody else's on a device."""
+    script = "while :; do :; done & echo begun; read end; kill $!"
+    command = command_inside(lab, name, ("sh", "-c", script))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+        assert program.stdin and program.stdout and program.stdout.readline()
+        yield
+        program.stdin.close()
+
+
+def test_a_competing_process_is_background_load_and_a_neighbours_is_none(lab: LabState, tmp_path: Path) -> None:
+    spec, bundle = spec_of(lab, "rpi5"), slow_onnx_bundle(tmp_path / "model", 500)
+    with connect(spec, state=tmp_path):
+        pass  # brings the agent there
+    few = {"least": 3, "most": 3}
+    with busy(lab, spec_of(lab, "rpi4").name):
+        calm = session(spec, tmp_path, bundle, **few)
+    assert "background-load" not in doubts(calm), doubts(calm)["background-load"].reason
+    with busy(lab, spec.name):
+        disturbed = session(spec, tmp_path, bundle, **few)
+    found = doubts(disturbed)["background-load"]
+    assert found.blocking and "every block" in found.reason and "top" in found.remedy
+    shares = [float(block.measurement.conditions["other_cpu_share"]) for block in disturbed.blocks]
+    assert all(0.3 < share < 1.2 for share in shares), "one core, less what this machine's others take of it"
 
 
 def test_heat_is_the_result_in_sustained_mode_and_a_doubt_in_cool_mode(lab: LabState, tmp_path: Path) -> None:
@@ -63,9 +96,27 @@ def test_heat_is_the_result_in_sustained_mode_and_a_doubt_in_cool_mode(lab: LabS
     with connect(spec, state=tmp_path):
         pass  # brings the agent there
     inflict(lab, spec.name, "heat", HEAT_K)
-    hot = session(spec, tmp_path, bundle, mode="sustained", max_s=25.0, most=1000)
-    _, medians = curve(hot.blocks)
+    asked: list[float] = []
+
+    def clock() -> float:
+        asked.append(time.monotonic())
+        return asked[-1]
+
+    hot = session(spec, tmp_path, bundle, clock=clock, mode="sustained", max_s=25.0, most=1000)
+    times, medians = curve(hot.blocks)
     assert np.median(medians[-3:]) > 1.3 * medians[0], "slowed to 0.55 of its clock"
+    # What the lab knows of the device, which the device cannot see.
+    truth = [
+        line for line in read_truth(lab.folder / spec.name / "power.jsonl") if line.t_monotonic_ns > asked[0] * 1e9
+    ]
+    throttled_s = next(line.t_monotonic_ns for line in truth if line.throttled) / 1e9 - asked[0]
+    block_s = float(np.max(np.diff(times)))
+    found = settled(hot.blocks)
+    assert isinstance(found, Settled), found
+    assert isinstance(found.throttled_after_s, float)
+    assert abs(found.throttled_after_s - throttled_s) <= 2 * block_s
+    assert throttled_s - block_s <= found.after_s <= throttled_s + 4 * block_s
+    assert found.steady_ms == pytest.approx(np.median(medians[times > throttled_s]), rel=0.1)
     assert not doubts(hot)["throttled"].blocking, "that is the result"
     cool = session(spec, tmp_path, bundle, mode="cool", max_s=1.0, least=2)
     assert doubts(cool)["throttled"].blocking and not cool.trusted

@@ -1,9 +1,10 @@
 """Our latencies beside the benchmarks that LiteRT and onnxruntime ship: the same, calmer from run to run, at no cost.
 
-Theirs are the scripts of their wheels: `litert-benchmark`, which tells a median, and `onnxruntime.tools.onnxruntime_test`,
-which tells a mean, so that our mean is held to that. A run of ours is a session as `deploy measure` makes it, five
-processes or more; a run of theirs is a process with as many inferences as that session had. They take turns, in random
-order, with the same MobileNetV2 and as many threads as there are cores, which onnxruntime's script always takes.
+Theirs are the scripts of their wheels: `litert-benchmark`, which tells a median, and
+`onnxruntime.tools.onnxruntime_test`, which tells a mean, so that our mean is held to that. A run of ours is a session
+as `deploy measure` makes it, five processes or more; a run of theirs is a process with as many inferences as that
+session had. They take turns, in random order, with the same MobileNetV2 and as many threads as there are cores, which
+onnxruntime's script always takes.
 """
 
 import hashlib
@@ -110,12 +111,8 @@ def _beside(peer: Peer, device: Device, folder: Path, pairs: int) -> Iterator[Ro
         count = ours[-1].inferences
     alike = [own.mean_ms if peer.tells == "mean" else own.median_ms for own in ours]
     ratios = [own / their for own, their in zip(alike, theirs, strict=True)]
-    load = os.getloadavg()[1]
-    print(
-        f"  {peer.name}: {median(theirs):.3f} ms, ours {median(alike):.3f} ms; ratios of neighbours {min(ratios):.3f} … "
-        f"{median(ratios):.3f} … {max(ratios):.3f}, n={pairs}; load {load:.1f}",
-        file=sys.stderr,
-    )
+    spread = f"{min(ratios):.3f} … {median(ratios):.3f} … {max(ratios):.3f}, n={pairs}; load {os.getloadavg()[1]:.1f}"
+    print(f"  {peer.name}: {median(theirs):.3f} ms, ours {median(alike):.3f} ms; ratios {spread}", file=sys.stderr)
     yield at_most(f"our warm {peer.tells} off that of {peer.name}", abs(median(ratios) - 1), "", _OURS_WITHIN)
     if pairs > 1:
         own_cv, their_cv = _cv([own.median_ms for own in ours]), _cv(theirs)

@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.measuring.protocol import pairs
 from pipeline.measuring.records import Block, Comparison, Latency, Order, Session
-from pipeline.measuring.settling import Settled, settled
+from pipeline.measuring.settling import settled
 from pipeline.measuring.statistics import latency
 from pipeline.quantities import milliseconds, size
 from targets.records import Absent, Measurement
@@ -95,13 +95,13 @@ def _settling(session: Session, label: Order) -> Iterator[Row]:
     if session.mode != "sustained":
         return
     found = settled(session.of(label))
-    if isinstance(found, Settled):
-        yield (
-            "settles at",
-            f"{milliseconds(found.steady_ms)} after {found.after_s:.0f} s (began at {milliseconds(found.first_ms)})",
-        )
-    else:
+    if isinstance(found, Absent):
         yield "settles at", found.reason
+        return
+    began = f"began at {milliseconds(found.first_ms)}"
+    slowed = found.throttled_after_s
+    left = "never left that by 5 %" if isinstance(slowed, Absent) else f"slowed down after {slowed:.0f} s"
+    yield "settles at", f"{milliseconds(found.steady_ms)} after {found.after_s:.0f} s ({began}, {left})"
 
 
 def _answers(blocks: Sequence[Block]) -> str:

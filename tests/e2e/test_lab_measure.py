@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from adb_client import Adb, adb_server
-from labs import require_lab, running
+from labs import prefer, require_lab, running
 from shells import require_compiler
 from tiny_models import Bundle, digest_of, onnx_bundle, slow_onnx_bundle, tflite_bundle
 
 from pipeline.measuring.protocol import Plan, pairs, run
-from pipeline.measuring.records import Finding, Session
+from pipeline.measuring.records import Block, Finding, Session
 from pipeline.measuring.settling import Settled, curve, settled
 from pipeline.measuring.statistics import compare
 from targets.device import Device, connect
@@ -30,6 +30,7 @@ from targets.lab.trees import interpreter
 from targets.records import TargetSpec
 
 BLOCK_S = 0.3
+COOL_BLOCKS = 4  # of a sustained session before it gets hot
 HEAT_K = 300.0  # from some 50 °C past 80 °C in about seven seconds
 
 
@@ -38,6 +39,7 @@ def lab() -> Iterator[LabState]:
     require_lab("arm64")
     wanted = Wanted(counts={"arm64": 2}, profiles=("rpi4", "rpi5"))
     with running(wanted, f"test-{secrets.token_hex(4)}") as lab:
+        prefer(lab.name)
         yield lab
 
 
@@ -51,13 +53,18 @@ def pushed(device: Device, bundle: Bundle) -> None:
 
 
 def session(
-    spec: TargetSpec, state: Path, bundle: Bundle, *, clock: Callable[[], float] = time.monotonic, **plan: Any
+    spec: TargetSpec,
+    state: Path,
+    bundle: Bundle,
+    told: Callable[[Block], None] = lambda _: None,
+    clock: Callable[[], float] = time.monotonic,
+    **plan: Any,
 ) -> Session:
     request = bundle.request(warm_max_s=BLOCK_S, warm_max_samples=2000)
     settings: dict[str, Any] = {"requests": {"A": request}, "models": {"A": "m"}, "files": {"A": {}}, "gate_wait_s": 0}
     with connect(spec, state=state) as device:
         pushed(device, bundle)
-        return run(device, Plan(**{**settings, **plan}), clock=clock)
+        return run(device, Plan(**{**settings, **plan}), told, clock=clock)
 
 
 def doubts(found: Session) -> dict[str, Finding]:
@@ -87,28 +94,30 @@ def test_a_competing_process_is_background_load_and_a_neighbours_is_none(lab: La
         disturbed = session(spec, tmp_path, bundle, **few)
     found = doubts(disturbed)["background-load"]
     assert found.blocking and "every block" in found.reason and "top" in found.remedy
-    shares = [float(block.measurement.conditions["other_cpu_share"]) for block in disturbed.blocks]
-    assert all(0.3 < share < 1.2 for share in shares), "one core, less what this machine's others take of it"
 
 
 def test_heat_is_the_result_in_sustained_mode_and_a_doubt_in_cool_mode(lab: LabState, tmp_path: Path) -> None:
     spec, bundle = spec_of(lab, "rpi4"), slow_onnx_bundle(tmp_path / "model", 2000)
     with connect(spec, state=tmp_path):
         pass  # brings the agent there
-    inflict(lab, spec.name, "heat", HEAT_K)
     asked: list[float] = []
+    taken: list[Block] = []
 
     def clock() -> float:
         asked.append(time.monotonic())
         return asked[-1]
 
-    hot = session(spec, tmp_path, bundle, clock=clock, mode="sustained", max_s=25.0, most=1000)
+    def told(block: Block) -> None:
+        taken.append(block)
+        if len(taken) == COOL_BLOCKS:
+            inflict(lab, spec.name, "heat", HEAT_K)
+
+    hot = session(spec, tmp_path, bundle, told, clock, mode="sustained", max_s=25.0, most=1000)
     times, medians = curve(hot.blocks)
-    assert np.median(medians[-3:]) > 1.3 * medians[0], "slowed to 0.55 of its clock"
+    assert np.median(medians[-3:]) > 1.3 * np.median(medians[:COOL_BLOCKS]), "slowed to 0.55 of its clock"
     # What the lab knows of the device, which the device cannot see.
-    truth = [
-        line for line in read_truth(lab.folder / spec.name / "power.jsonl") if line.t_monotonic_ns > asked[0] * 1e9
-    ]
+    log = read_truth(lab.folder / spec.name / "power.jsonl")
+    truth = [line for line in log if line.t_monotonic_ns > asked[0] * 1e9]
     throttled_s = next(line.t_monotonic_ns for line in truth if line.throttled) / 1e9 - asked[0]
     block_s = float(np.max(np.diff(times)))
     found = settled(hot.blocks)

@@ -198,3 +198,33 @@ def test_what_a_throttled_device_settles_at_and_when_it_began(swing: float) -> N
     assert found.throttled_after_s == 10.0
     short = settled(blocks[8:15])
     assert isinstance(short, Absent) and "measure longer" in short.reason
+
+
+@pytest.mark.parametrize("after", [2, 4, 5, 8, 15, 40])
+def test_a_step_late_in_the_session_is_not_slept_through(after: int) -> None:
+    draw = np.random.default_rng(after)
+    levels = np.array([16.0] * 40 + [29.0] * after) * np.exp(draw.normal(0, 0.02, 40 + after))
+    blocks = [
+        Block(label="A", start_s=float(n), measurement=measurement("a", np.full(9, int(level * 1e6))))
+        for n, level in enumerate(levels)
+    ]
+    found = settled(blocks)
+    if after < 6:
+        assert isinstance(found, Absent), "too few blocks at the new level"
+    else:
+        assert isinstance(found, Settled)
+        assert found.steady_ms == pytest.approx(29.0, rel=0.03)
+        assert 40 <= found.after_s <= 42 and found.throttled_after_s == 40.0
+
+
+def test_what_stands_still_is_settled_from_the_beginning() -> None:
+    early = 0
+    for seed in range(50):
+        noise = np.exp(np.random.default_rng(seed).normal(0, 0.03, 60))
+        blocks = [
+            Block(label="A", start_s=float(n), measurement=measurement("a", np.full(9, int(16e6 * own))))
+            for n, own in enumerate(noise)
+        ]
+        found = settled(blocks)
+        early += isinstance(found, Settled) and found.after_s <= 5
+    assert early >= 45

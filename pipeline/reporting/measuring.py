@@ -116,10 +116,12 @@ def _conditions(blocks: Sequence[Block]) -> Iterator[Row]:
     threads = f"{first.threads} thread" + ("s" if first.threads > 1 else "")
     yield "runtime", f"{first.runtime} {first.runtime_version}{delegate}, {threads}{_cores(first)}"
     parts = [
+        *_distinct(blocks, "process", "{}"),
         *_distinct(blocks, "governor_before", "governor {}"),
         *_range(blocks, ("cpu_freq_khz_lowest", "cpu_freq_khz_highest"), 1e-3, "{} MHz"),
         *_range(blocks, ("temperature_c_before", "temperature_c_after"), 1, "{} °C"),
         *_range(blocks, ("other_cpu_share",), 100, "others took {} % of a CPU"),
+        *_range(blocks, ("cpu_wait_share",), 100, "it waited {} % of its time for one"),
         *_distinct(blocks, "throttled_after", "throttled {}"),
     ]
     if parts:

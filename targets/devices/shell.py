@@ -69,7 +69,7 @@ class ShellDevice(Device):
             seen = self._conditions("before")
             with sampled(session, reading) as readings:
                 result = dict(self._runner.bench(session, request, files, max(1.0, deadline_s - waited_s)))
-            seen |= self._conditions("after")
+            seen |= self._conditions("after") | self._transport.context()
         if waited_s >= 1:
             seen["waited_for_other_benchmark_s"] = f"{waited_s:.0f}"
         if facts.emulated:

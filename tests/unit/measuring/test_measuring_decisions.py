@@ -8,7 +8,7 @@ from synthetic_device import SyntheticDevice, facts, measurement, request
 
 from pipeline.measuring.protocol import Plan, pairs, run
 from pipeline.measuring.records import Block, Session
-from pipeline.measuring.sameness import differences
+from pipeline.measuring.sameness import differences, mismatches
 from pipeline.measuring.settling import Settled, settled
 from pipeline.measuring.statistics import compare, latency, least_for_bound, process_medians_ms, quantile_bound
 from pipeline.measuring.validity import findings
@@ -148,6 +148,18 @@ def test_unlike_conditions_are_told_and_another_model_is_not() -> None:
     ]
     quicker = [replace(b, measurement=replace(b.measurement, threads=4)) for b in one.blocks]
     assert differences(one, replace(one, blocks=tuple(quicker)), same_device=True) == ["threads: 1 and 4"]
+
+
+def test_a_and_b_of_one_session_must_have_been_alike() -> None:
+    found = session(SyntheticDevice(), replace(AB, least=3, most=6))
+    assert mismatches(found) == []
+    slow = [
+        replace(b, measurement=replace(b.measurement, conditions={"governor_before": "powersave"}))
+        if b.label == "B"
+        else replace(b, measurement=replace(b.measurement, conditions={"governor_before": "performance"}))
+        for b in found.blocks
+    ]
+    assert mismatches(replace(found, blocks=tuple(slow))) == ["governor: performance and powersave"]
 
 
 def test_a_bound_of_p99_takes_459_samples_and_then_bounds_it() -> None:

@@ -1,7 +1,8 @@
-"""What we measure on devices against what is known of them: energy per inference of emulated boards.
+"""Every number that measuring is held to: energy, decisions, latency beside the runtimes' own benchmarks, time.
 
 Energy: five windows of ten seconds of inference under each board's own power sensor, against the joules that the device
-lab's model of the board really spent in them (its log, which the board cannot see).
+lab's model of the board really spent in them (its log, which the board cannot see). The rest is of
+`benchmarks.decisions` and `benchmarks.latency`, which run alone as well.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from benchmarks import decisions, latency
 from benchmarks.pairs import Row, absent, at_most, main
 from pipeline.quality.energy import LEAST_WINDOW_S, LEAST_WINDOWS, energy_per_inference
 from targets.device import connect
@@ -68,6 +70,8 @@ def true_energy(log: Path, measured: Measurement) -> Truth:
 
 
 def rows(pairs: int) -> Iterator[Row]:
+    yield from decisions.rows(pairs)
+    yield from latency.rows(2 * pairs)
     for board in _BOARDS:
         yield from _energy_rows(board, max(pairs, LEAST_WINDOWS))
 

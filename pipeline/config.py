@@ -37,6 +37,7 @@ def described(example: str) -> WithJsonSchema:
 Bytes = Annotated[float, quantity("bytes"), described("1.5 MB")]
 Milliseconds = Annotated[float, quantity("ms"), described("20 ms")]
 Seconds = Annotated[float, quantity("s"), described("0.5 s")]
+Share = Annotated[float, quantity("share"), described("3 %")]
 Joules = Annotated[float, quantity("j"), described("30 mJ")]
 
 
@@ -119,6 +120,7 @@ class MeasureConfig(Section):
     warm: Seconds = Field(default=0.4, description="time given to warm samples, after the warm-up")
     min_samples: int = Field(default=3, ge=3, description="at least so many warm samples, however slow the model")
     max_samples: int = Field(default=2000, ge=3)
+    margin: Share = Field(default=0.03, description="how much slower B may be than A in `deploy compare A B`")
     energy: bool | None = Field(
         default=None,
         description="measure energy on targets that have a power meter: some 90 s for each candidate. "

@@ -322,6 +322,7 @@ class Measured:
 
     target: str
     results: Mapping[str, Measurement | Failed]
+    rounds: tuple[Mapping[str, Measurement], ...] = ()  # more processes, where one would have decided: in turns
     kind: Literal["measured"] = "measured"
 
 

@@ -115,10 +115,15 @@ class Transport(ABC):
     """A way to one device."""
 
     default_root: ClassVar[str] = "~/.edge-deploy"
+    process: ClassVar[str] = ""  # what a program of ours is there: apps and services are scheduled otherwise
 
     def __init__(self, spec: TargetSpec, state: Path) -> None:
         self.spec = spec
         self.state = state
+
+    def context(self) -> dict[str, str]:
+        """As a condition of what is measured through it."""
+        return {"process": self.process} if self.process else {}
 
     @property
     def root(self) -> str:

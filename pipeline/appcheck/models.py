@@ -18,8 +18,8 @@ from pipeline.config_file import LoadedConfig
 from pipeline.errors import ConversionFailed
 from pipeline.flow import Observer, Step, execute
 from pipeline.records import Prepared, Quality
-from pipeline.stages.conclude import budgets
 from pipeline.stages.context import Context
+from pipeline.stages.evidence import budgets
 from pipeline.stages.judging import Budgets, quality_failures
 from pipeline.stages.run import Selection, steps
 from pipeline.store import Store

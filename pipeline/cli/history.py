@@ -19,13 +19,12 @@ if TYPE_CHECKING:
     from pipeline.release.series import Point
 
 _SIGNS = {"pass": "[green]✓[/]", "fail": "[red]✗[/]"}
+_SHORT = {"p50": "latency_p50", "median": "latency_p50", "p90": "latency_p90", "memory": "peak_memory"}
 _SHOWN = 20  # runs, without --all: what fits a screen
 
 
 @click.command()
-@click.option(
-    "--metric", metavar="NAME", help="One number over the runs: latency_p90, size, energy, a quality metric …"
-)
+@click.option("--metric", metavar="NAME", help="One number over the runs: p90, p50, size, energy, a quality metric …")
 @click.option("--target", metavar="NAME", help="The device that the number is of.")
 @click.option("--recipe", metavar="NAME", help="The number of this recipe, and not of what each run chose.")
 @click.option(
@@ -53,7 +52,8 @@ def history(
     from pipeline.release.history import History, names
 
     if metric is None and (target or recipe or html):
-        raise UsageError("--target, --recipe and --html are of one number", hint="say which: --metric latency_p90")
+        raise UsageError("--target, --recipe and --html are of one number", hint="say which: --metric p90")
+    metric = _SHORT.get(metric or "", metric)
     folder = state_folder(config, state)
     measured_only = metric is not None and name is None and not names(folder) and (folder / "sessions").is_dir()
     runs = [] if measured_only else History(folder, the_name(folder, name)).runs()

@@ -61,7 +61,9 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
                 type=click.Path(path_type=Path, dir_okay=False),
                 help="Write a page with every number and the curve over time.",
             ),
-            click.option("--force", is_flag=True, help="Exit code 0 although the numbers are not to be trusted."),
+            click.option(
+                "--force", is_flag=True, help="Exit code 0 although the numbers are not to be trusted or alike."
+            ),
             json_option,
         )
     ):
@@ -152,10 +154,10 @@ def measure(
 
 @click.command()
 @_options
-@click.option("--margin", metavar="SHARE", default="3 %", show_default=True, help="How much slower B may be.")
+@click.option("--margin", metavar="SHARE", help="How much slower B may be.  [default: measure.margin, 3 %]")
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
-def compare(a: str, b: str, margin: str, as_json: bool, **options: Any) -> None:
+def compare(a: str, b: str, margin: str | None, as_json: bool, **options: Any) -> None:
     """Measure B against A on the same devices, in interleaved blocks: is B slower?
 
     Each is a recipe, or the file of a release: of that, the model for the device's class is measured.
@@ -163,17 +165,25 @@ def compare(a: str, b: str, margin: str, as_json: bool, **options: Any) -> None:
     Exit code: 0 B is not slower than the margin allows, 1 it is, 4 undecided or not to be trusted.
     """
     from pipeline import codec
+    from pipeline.cli.fleet import print_failures
     from pipeline.measuring.protocol import pairs
+    from pipeline.measuring.sameness import Incomparable, mismatches
     from pipeline.measuring.statistics import compare as decide
     from pipeline.quantities import parse_quantity
 
-    asked, allowed = _Asked(options), parse_quantity(margin, "share")
+    asked = _Asked(options)
+    allowed = asked.margin() if margin is None else parse_quantity(margin, "share")
     subjects = asked.subjects([a, b])
     outcomes: list[tuple[Session, Comparison]] = []
+    incomparable = False
     for spec in asked.targets():
         both = subjects(a, spec), subjects(b, spec)
         plan = asked.plan({"A": both[0], "B": both[1]}, spec, asked.how(), pause_s=0.0)
         session = asked.session(spec, plan, both)
+        if (unlike := mismatches(session)) and not asked.force:
+            print_failures([Incomparable(spec.name, unlike)])
+            incomparable = True
+            continue
         outcomes.append((session, decide(pairs(session.blocks), allowed)))
         if not as_json:
             views.show_comparison(*outcomes[-1])
@@ -183,7 +193,7 @@ def compare(a: str, b: str, margin: str, as_json: bool, **options: Any) -> None:
         click.echo(json.dumps(plain))
     if any(found.verdict == "slower" for _, found in outcomes):
         raise click.exceptions.Exit(1)
-    if any(found.verdict == "undecided" for _, found in outcomes):
+    if incomparable or any(found.verdict == "undecided" for _, found in outcomes):
         raise click.exceptions.Exit(_UNTRUSTED)
     _leave([session for session, _ in outcomes], asked.force)
 
@@ -212,6 +222,12 @@ class _Asked:
         from pipeline.cli.fleet import chosen
 
         return chosen(self._options["config"], self._options["state"], self._options["targets"])
+
+    def margin(self) -> float:
+        """What deploy.yaml allows; releases are compared without one as well."""
+        from pipeline.config import MeasureConfig
+
+        return self.loaded.config.measure.margin if self._options["config"].exists() else MeasureConfig().margin
 
     def place(self) -> "Place":
         from pipeline.cli.on_device import Place

@@ -1,9 +1,37 @@
 """Whether two measurements may be compared at all."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from pipeline.measuring.records import Session
+from targets.errors import DeployError
 
 # What must be alike, and how it is called.
 _FACTS = ("arch", "cpu_model", "cpu_count")
+
+
+class Incomparable(DeployError):
+    """Numbers of two things were taken under different conditions."""
+
+    code, exit_code = "incomparable", 4
+
+    def __init__(self, target: str, unlike: Sequence[str]) -> None:
+        super().__init__(
+            f"{target}: A and B ran under different conditions: {'; '.join(unlike)}",
+            hint="make them alike and measure again, or compare all the same with --force",
+        )
+
+
+def mismatches(session: Session) -> list[str]:
+    """Why its A does not compare with its B, which ran in turns on one device; empty when they do. Pure.
+
+    Models of two formats have two runtimes, and of two precisions perhaps two delegates: that is what was asked for.
+    """
+    one, other = (replace(session, blocks=session.of(label), models={"A": ""}) for label in ("A", "B"))
+    found = differences(one, other, same_device=True)
+    of_runtimes = {block.measurement.runtime for block in session.blocks}
+    theirs = ("delegates:", "runtimes:") if len(of_runtimes) > 1 else ("delegates:",)
+    return [text for text in found if not text.startswith(theirs)]
 
 
 def differences(one: Session, other: Session, *, same_device: bool) -> list[str]:

@@ -12,6 +12,7 @@ from targets.records import Absent
 
 SETTLED_SHARE = 0.02  # change over the rest of the session that counts as standing still
 _LEAST = 6  # blocks of which a slope can be told from noise
+_LAST = 3  # blocks that make a level
 _CHANCE = 0.05
 
 
@@ -35,13 +36,13 @@ def settled(blocks: Sequence[Block]) -> Settled | Absent:
     """The earliest block from which on latency stands still.
 
     That is: the Theil-Sen slope of the rest changes it by under 2 %, or by no more than chance explains (Mann-Kendall);
-    a throttled CPU swings between two clocks. Absent when too few blocks follow any such point: the session was too
-    short.
+    a throttled CPU swings between two clocks. And no step divides it, which a slope does not see when most of the rest
+    lies before it. Absent when too few blocks follow any such point: the session was too short.
     """
     times, medians = curve(blocks)
     for start in range(len(blocks) - _LEAST + 1):
         rest_t, rest = times[start:], medians[start:]
-        if _flat(rest_t, rest) and _level(rest):
+        if _flat(rest_t, rest) and _level(rest) and not _stepped(rest):
             return Settled(
                 first_ms=float(medians[0]),
                 steady_ms=float(np.median(rest)),
@@ -68,10 +69,26 @@ def _level(rest: NDArray[np.float64]) -> bool:
     )
 
 
+def _stepped(rest: NDArray[np.float64]) -> bool:
+    """Whether the rest is of two levels, one after the other: Mann-Whitney at every place where it may be divided,
+    by Bonferroni for all of them; or its last three blocks are none of it."""
+    size = len(rest)
+    least_step = SETTLED_SHARE * float(np.median(rest))
+    spread = 3 * float(stats.median_abs_deviation(rest))
+    if abs(float(np.median(rest[-_LAST:]) - np.median(rest))) > max(least_step, spread):
+        return True
+    before = np.arange(_LAST, size - _LAST + 1)
+    ranks = np.cumsum(stats.rankdata(rest))[before - 1]
+    scores = (ranks - before * (size + 1) / 2) / np.sqrt(before * (size - before) * (size + 1) / 12)
+    place = int(before[np.argmax(np.abs(scores))])
+    chance = 2 * float(stats.norm.sf(np.max(np.abs(scores)))) * len(before)
+    return chance < _CHANCE and abs(float(np.median(rest[place:]) - np.median(rest[:place]))) > least_step
+
+
 def _left(times: NDArray[np.float64], medians: NDArray[np.float64]) -> float | Absent:
     begin = float(np.median(medians[:3]))
     away = medians > 1.05 * begin
     for place in range(len(away)):
-        if away[place:].mean() > 0.8 and away[place]:
+        if away[place] and np.median(away[place : place + _LAST]) and away[place:].mean() > 0.8:
             return float(times[place])
     return Absent(reason="latency never left its beginning by 5 %")

@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.measuring.protocol import pairs
 from pipeline.measuring.records import Block, Comparison, Latency, Order, Session
-from pipeline.measuring.settling import Settled, settled
+from pipeline.measuring.settling import settled
 from pipeline.measuring.statistics import latency
 from pipeline.quality.energy import energy_per_inference
 from pipeline.quality.validity import findings as invalidating
@@ -122,13 +122,13 @@ def _settling(session: Session, label: Order) -> Iterator[Row]:
     if session.mode != "sustained":
         return
     found = settled(session.of(label))
-    if isinstance(found, Settled):
-        yield (
-            "settles at",
-            f"{milliseconds(found.steady_ms)} after {found.after_s:.0f} s (began at {milliseconds(found.first_ms)})",
-        )
-    else:
+    if isinstance(found, Absent):
         yield "settles at", found.reason
+        return
+    began = f"began at {milliseconds(found.first_ms)}"
+    slowed = found.throttled_after_s
+    left = "never left that by 5 %" if isinstance(slowed, Absent) else f"slowed down after {slowed:.0f} s"
+    yield "settles at", f"{milliseconds(found.steady_ms)} after {found.after_s:.0f} s ({began}, {left})"
 
 
 def _answers(blocks: Sequence[Block]) -> str:
@@ -143,10 +143,12 @@ def _conditions(blocks: Sequence[Block]) -> Iterator[Row]:
     threads = f"{first.threads} thread" + ("s" if first.threads > 1 else "")
     yield "runtime", f"{first.runtime} {first.runtime_version}{delegate}, {threads}{_cores(first)}"
     parts = [
+        *_distinct(blocks, "process", "{}"),
         *_distinct(blocks, "governor_before", "governor {}"),
         *_range(blocks, ("cpu_freq_khz_lowest", "cpu_freq_khz_highest"), 1e-3, "{} MHz"),
         *_range(blocks, ("temperature_c_before", "temperature_c_after"), 1, "{} °C"),
         *_range(blocks, ("other_cpu_share",), 100, "others took {} % of a CPU"),
+        *_range(blocks, ("cpu_wait_share",), 100, "it waited {} % of its time for one"),
         *_distinct(blocks, "throttled_after", "throttled {}"),
     ]
     if parts:

@@ -67,8 +67,13 @@ def verify(device: Reached, model: Model, blobs: Blobs, warm_s: float) -> Measur
     for one in measured:
         _judge_answer(device.spec.name, one, model)
     first = measured[0]
-    if not first.conditions.get("emulated"):
-        _judge_cost(device.spec.name, first, model)
+    if first.conditions.get("emulated"):
+        return first
+    if model.latency_p90_ms is not None and summarize(first.warm_ns).p90 > model.latency_p90_ms:
+        # One process over its budget is no proof; the one in the middle of three is.
+        more = [bench(device, model, model.golden[0], blobs, warm_s) for _ in range(2)]
+        first = sorted((first, *more), key=lambda each: summarize(each.warm_ns).p90)[1]
+    _judge_cost(device.spec.name, first, model)
     return first
 
 

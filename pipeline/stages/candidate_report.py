@@ -21,7 +21,8 @@ from pipeline.records import (
     VerdictKind,
 )
 from pipeline.stages.context import Context
-from pipeline.stages.outcome import latency_ratio, size_ratio
+from pipeline.stages.outcome import size_ratio
+from pipeline.stages.rounds import float_of, latency_ratio, told
 from targets.records import Absent, Failed, Measurement
 
 _NS_PER_MS = 1e6
@@ -44,7 +45,11 @@ def candidate_report(
     targets = {
         target: _fitted(
             name,
-            _target_result(found.results[name], decision.verdicts[target][name], latency_ratio(name, found.results)),
+            _target_result(
+                told(found, name),
+                decision.verdicts[target][name],
+                latency_ratio(name, float_of(name), found.results, found.rounds),
+            ),
             fits.get(target),
         )
         for target, found in measured.items()

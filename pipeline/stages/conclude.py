@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.fit.records import Fit
 from pipeline.flow import Results, Step
 from pipeline.plugins import versions
-from pipeline.recipes.recipe import promise, recipe
+from pipeline.recipes.recipe import recipe
 from pipeline.records import (
     Artifact,
     CalibrationReport,
@@ -30,27 +30,15 @@ from pipeline.release.records import Released
 from pipeline.stages.candidate_report import candidate_report
 from pipeline.stages.context import Context, Progress
 from pipeline.stages.devices import fitting
+from pipeline.stages.evidence import budgets, evidence_of
 from pipeline.stages.export import model_path
 from pipeline.stages.gains import with_gain
 from pipeline.stages.gate import decide_by_class
-from pipeline.stages.judging import Budgets, Evidence
+from pipeline.stages.judging import Evidence
 from pipeline.stages.out_folder import copy_models, copy_sketches, sketch_path, sweep, with_pictures
 from targets.records import Failed, TargetSpec
 
 _BLOCKS_SHOWN = 12  # of the ranking; the rest lose next to nothing
-
-
-def budgets(context: Context) -> Budgets:
-    """deploy.yaml's budgets as the gate wants them."""
-    asked = context.loaded.config.budgets
-    return Budgets(
-        size_bytes=asked.size,
-        latency_p90_ms=asked.latency_p90,
-        peak_memory_bytes=asked.peak_memory,
-        energy_j=asked.energy,
-        max_drop=asked.max_drop,
-        min_fidelity_db=asked.min_fidelity_db,
-    )
 
 
 def gate_step(
@@ -68,18 +56,13 @@ def gate_step(
         for place, step in measured.items():
             found, there = results[step], results[pushed[place]]
             fits = there.fits if isinstance(there, Pushed) else {}
-            evidence[place] = {}
-            for name in quantized:
-                artifact, quality = results[quantized[name]], results[validated[name]]
-                if isinstance(found, Measured) and isinstance(artifact, Artifact) and isinstance(quality, Quality):
-                    artifact, quality = fitting(artifact, quality, fits.get(name))
-                    evidence[place][name] = Evidence(
-                        artifact=artifact,
-                        quality=quality,
-                        measured=found.results[name],
-                        promised_size=promise(name).size,
-                        features=_features(there),
-                    )
+            pairs = {name: (results[quantized[name]], results[validated[name]]) for name in quantized}
+            candidates = {
+                name: fitting(artifact, quality, fits.get(name))
+                for name, (artifact, quality) in pairs.items()
+                if isinstance(artifact, Artifact) and isinstance(quality, Quality)
+            }
+            evidence[place] = evidence_of(candidates, found, there) if isinstance(found, Measured) else {}
         classes: dict[str, list[str]] = {}
         for target in targets:
             classes.setdefault(target.device_class, []).append(target.name)
@@ -95,11 +78,6 @@ def gate_step(
         reusable=False,
         tolerant=True,
     )
-
-
-def _features(record: object) -> frozenset[str]:
-    facts = record.facts if isinstance(record, Pushed) else None
-    return frozenset({facts.arch, *facts.cpu_features}) if facts else frozenset()
 
 
 def report_step(

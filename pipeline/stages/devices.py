@@ -3,8 +3,10 @@
 Whether a candidate fits is judged with the connection that is there for the push, from what the device is right now.
 """
 
-from collections.abc import Mapping
+import random
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pipeline.config import MeasureConfig
@@ -15,6 +17,8 @@ from pipeline.fit.records import UNFIT, Fit, Reason
 from pipeline.flow import Results, Step
 from pipeline.records import Artifact, Measured, Pushed, Quality, Refusal, Release
 from pipeline.stages.context import Context, Progress
+from pipeline.stages.evidence import budgets, evidence_of
+from pipeline.stages.rounds import contested
 from targets.device import connect
 from targets.errors import NoRuntime
 from targets.records import BenchRequest, EnergyPlan, Facts, Failed, Measurement, TargetSpec
@@ -79,9 +83,12 @@ def measure_step(
     quantized: Mapping[str, Step],
     validated: Mapping[str, Step],
 ) -> Step:
-    """Latency, memory, energy and the golden answer of every candidate on `target`."""
+    """Latency, memory, energy and the golden answer of every candidate on `target`.
+
+    Each in one process; those whose verdict would turn on that are measured again, in rounds that take turns.
+    """
     asked = context.loaded.config.measure
-    plan = context.loaded.config.energy_plan()
+    plan, limits = context.loaded.config.energy_plan(), budgets(context)
 
     def run(results: Results, report: Progress) -> Any:
         release: Release = results[packaged]
@@ -90,15 +97,22 @@ def measure_step(
         there: Pushed | Failed = results[pushed]
         if isinstance(there, Failed):
             return _all_failed(target, release, there)
+        candidates = {
+            name: fitting(results[quantized[name]], results[validated[name]], there.fits.get(name))
+            for name in release.candidates
+        }
         requests = {
-            name: _request(
-                *fitting(results[quantized[name]], results[validated[name]], there.fits.get(name)), target, asked, plan
-            )
+            name: _request(*candidates[name], target, asked, plan)
             for name in release.candidates
             if name not in there.fits or there.fits[name].answer != "no"
         }
         unfit = {name: _unfit(fit) for name, fit in there.fits.items() if fit.answer == "no"}
-        return Measured(target=target.name, results={**unfit, **_measure(context, target, requests, report)})
+        first = Measured(target=target.name, results={**unfit, **_measure(context, target, requests, report)})
+
+        def contested_now(found: Measured) -> set[str]:
+            return contested(evidence_of(candidates, found, there), limits, context.loaded.config.choose)
+
+        return _again(context, target, requests, first, contested_now)
 
     return Step(
         stage="measure",
@@ -175,10 +189,8 @@ def _measure(
                     if device.over:
                         break
                     request = requests[name]
-                    roles = {"blob": request.blob, "inputs": request.inputs, "expected": request.expected}
-                    files = {role: context.store.path(digest) for role, digest in roles.items()}
                     try:
-                        found[name] = device.bench(request, target.step_timeout_s, files)
+                        found[name] = device.bench(request, target.step_timeout_s, _roles(context, request))
                     except DeployError as error:
                         found[name] = Failed(code=error.code, message=error.message, hint=error.hint)
                     report(len(found), len(requests))
@@ -186,6 +198,37 @@ def _measure(
             failed = Failed(code=error.code, message=error.message, hint=error.hint)
             found |= {name: failed for name in requests if name not in found}
     return found
+
+
+def _again(
+    context: Context,
+    target: TargetSpec,
+    requests: Mapping[str, BenchRequest],
+    found: Measured,
+    contested_now: Callable[[Measured], set[str]],
+) -> Measured:
+    """With more rounds, as long as there is something that they would tell; what breaks one ends them."""
+    asked = contested_now(found)
+    if not asked:
+        return found
+    draw = random.Random(0)
+    try:
+        with connect(target, state=context.store.root) as device:
+            while asked:
+                round = {}
+                for name in draw.sample(sorted(asked), len(asked)):
+                    request = replace(requests[name], energy=None)
+                    round[name] = device.bench(request, target.step_timeout_s, _roles(context, request))
+                found = replace(found, rounds=(*found.rounds, round))
+                asked = contested_now(found)
+    except DeployError:
+        return found  # the gate says what it cannot decide
+    return found
+
+
+def _roles(context: Context, request: BenchRequest) -> dict[str, Path]:
+    roles = {"blob": request.blob, "inputs": request.inputs, "expected": request.expected}
+    return {role: context.store.path(digest) for role, digest in roles.items()}
 
 
 def _all_failed(target: TargetSpec, release: Release, failed: Failed) -> Measured:

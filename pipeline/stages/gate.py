@@ -19,10 +19,8 @@ from pipeline.records import (
 )
 from pipeline.stages.judging import Budgets, Evidence, judge
 from pipeline.stages.outcome import with_outcome, with_suggestion
+from pipeline.stages.rounds import LEVEL_SHARE, Round, is_slower, median_ms, rounds_of
 from targets.records import Absent, Measurement
-
-# Two runs of one benchmark process differ by a few percent; medians closer than that are not told apart.
-LEVEL_SHARE = 1.05
 
 
 def decide(
@@ -88,9 +86,9 @@ def decide_by_class(
 
 def _judged(by_recipe: Mapping[str, Evidence], budgets: Budgets, objective: Objective) -> dict[str, Verdict]:
     """The verdicts on one target, each with what came of its recipe and what to try instead."""
-    measured = {recipe: found.measured for recipe, found in by_recipe.items()}
+    measured, rounds = {recipe: found.measured for recipe, found in by_recipe.items()}, rounds_of(by_recipe)
     verdicts = {
-        recipe: with_outcome(judge(found, budgets, objective), found.artifact, measured, found.promised_size)
+        recipe: with_outcome(judge(found, budgets, objective), found.artifact, measured, found.promised_size, rounds)
         for recipe, found in by_recipe.items()
     }
     known, searchable = frozenset(RECIPES), bool(budgets.max_drop)
@@ -160,7 +158,7 @@ def _cost(evidence: Evidence, objective: Objective) -> float:
     if objective == "energy":
         energy = energy_per_inference(measured)
         return energy.gross_j if not isinstance(energy, Absent) else float("inf")
-    return _warm(evidence).median
+    return median_ms(measured, tuple(evidence.again.values()))
 
 
 def _best(passing: Mapping[str, Evidence], objective: Objective) -> str:
@@ -173,20 +171,22 @@ def _best(passing: Mapping[str, Evidence], objective: Objective) -> str:
 def _level(passing: Mapping[str, Evidence], objective: Objective) -> list[str]:
     """The best candidate first, then those that noise alone may have put behind it.
 
-    Latencies are level when their intervals overlap and their medians are close; overlap alone would favour a candidate
-    for having been measured badly, because its interval is wide.
+    Latencies are level when rounds of processes do not tell them apart; of one process each, when their intervals
+    overlap and their medians are close: overlap alone would favour a candidate for having been measured badly, because
+    its interval is wide.
     """
     best = min(passing, key=lambda recipe: (_cost(passing[recipe], objective), passing[recipe].artifact.size_bytes))
     if objective != "latency":
         return [best]
-    fastest = _warm(passing[best])
-    others = {recipe: _warm(found) for recipe, found in passing.items() if recipe != best}
-    close = [
-        recipe
-        for recipe, warm in others.items()
-        if warm.median <= fastest.median * LEVEL_SHARE and intervals_overlap(fastest, warm)
-    ]
-    return [best, *close]
+    rounds = rounds_of(passing)
+    return [best, *(other for other in passing if other != best and _is_level(other, best, passing, rounds))]
+
+
+def _is_level(other: str, best: str, passing: Mapping[str, Evidence], rounds: Sequence[Round]) -> bool:
+    if any(other in found and best in found for found in rounds):
+        return not is_slower(other, best, {name: passing[name].measured for name in (other, best)}, rounds)
+    fastest, warm = _warm(passing[best]), _warm(passing[other])
+    return warm.median <= fastest.median * LEVEL_SHARE and intervals_overlap(fastest, warm)
 
 
 def _best_over_all(

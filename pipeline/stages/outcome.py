@@ -4,21 +4,19 @@ A toolkit's own success message says nothing: it also stands under files where n
 than float, or that answer nonsense.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from pipeline.quality.statistics import intervals_overlap, summarize
 from pipeline.quantities import size, times
 from pipeline.recipes.grammar import decoded
 from pipeline.records import Artifact, Verdict, VerdictCode
+from pipeline.stages.rounds import Round, float_of, is_slower, latency_ratio
 from targets.records import Measurement
 
 # A recipe that saves less has left the weights as they were: the least that any promises is a half.
 _LEAST_SAVED = 0.9
 # Below this a file is mostly its own description, and quantizing adds to that.
 _LEAST_JUDGED_BYTES = 100_000
-# Medians of two benchmark processes differ by a few percent.
-_SLOWER = 1.05
 _VNNI = frozenset({"avx512_vnni", "avx_vnni"})
 
 # What to try after a recipe, by what went wrong with it, the nearest first. `*`: after all others.
@@ -55,15 +53,12 @@ def size_ratio(artifact: Artifact) -> float | None:
     return artifact.size_bytes / artifact.float_bytes if artifact.float_bytes else None
 
 
-def latency_ratio(recipe: str, measured: Mapping[str, object]) -> float | None:
-    """Median latency against float32 of the same format on the same target, in the same run; None without both."""
-    pair = [measured.get(name) for name in (recipe, f"{recipe.partition('-')[0]}-float32")]
-    medians = [summarize(found.warm_ns).median for found in pair if isinstance(found, Measurement)]
-    return medians[0] / medians[1] if len(medians) == 2 else None
-
-
 def with_outcome(
-    verdict: Verdict, artifact: Artifact, measured: Mapping[str, object], promised_size: float | None
+    verdict: Verdict,
+    artifact: Artifact,
+    measured: Mapping[str, object],
+    promised_size: float | None,
+    rounds: Sequence[Round] = (),
 ) -> Verdict:
     """The verdict with what the recipe did not keep. Nothing quantized is a failure: then float32 itself is honest.
 
@@ -78,22 +73,19 @@ def with_outcome(
         )
         reason = said if verdict.verdict == "pass" else f"{verdict.reason}; {said}"
         verdict = replace(verdict, verdict="fail", reason=reason, codes=(*verdict.codes, "not-quantized"))
-    slower = latency_ratio(artifact.recipe, measured)
-    if slower is not None and _is_slower(artifact.recipe, measured):
-        said = f"slower than float: {times(slower)} the latency of {artifact.recipe.partition('-')[0]}-float32"
+    base = float_of(artifact.recipe)
+    slower = latency_ratio(artifact.recipe, base, measured, rounds)
+    if slower is not None and _is_slower(artifact.recipe, measured, rounds):
+        said = f"slower than float: {times(slower)} the latency of {base}"
         verdict = replace(verdict, reason=f"{verdict.reason}; {said}", codes=(*verdict.codes, "slower-than-float"))
     return verdict
 
 
-def _is_slower(recipe: str, measured: Mapping[str, object]) -> bool:
-    own, base = measured[recipe], measured[f"{recipe.partition('-')[0]}-float32"]
-    assert isinstance(own, Measurement) and isinstance(base, Measurement)
-    if own.conditions.get("emulated"):
-        return False  # an emulator's speed says nothing of the board it looks like
-    if min(own.warm_ns) > max(base.warm_ns):
-        return True  # what is many times slower has few samples, and their interval says nothing
-    found, float32 = summarize(own.warm_ns), summarize(base.warm_ns)
-    return found.median > _SLOWER * float32.median and not intervals_overlap(found, float32)
+def _is_slower(recipe: str, measured: Mapping[str, object], rounds: Sequence[Round]) -> bool:
+    """Beyond doubt; an emulator's speed says nothing of the board it looks like."""
+    own = measured[recipe]
+    assert isinstance(own, Measurement)
+    return not own.conditions.get("emulated") and bool(is_slower(recipe, float_of(recipe), measured, rounds))
 
 
 def with_suggestion(

@@ -19,6 +19,7 @@ from pipeline.release.records import Golden, Manifest, Released, ReleaseEntry, R
 from pipeline.stages.context import Context, Progress
 from pipeline.stages.devices import fitting
 from pipeline.stages.export import model_path
+from pipeline.stages.rounds import told
 from targets.records import Absent, Measurement
 
 
@@ -83,7 +84,7 @@ def release_step(
         for target in places:
             found, there = results[measured[target]], results[pushed[target]]
             if isinstance(found, Measured) and isinstance(there, Pushed):
-                measurement = found.results[chosen]
+                measurement = told(found, chosen)
                 if isinstance(measurement, Measurement):
                     seen[target] = (measurement, there.facts)
         size = {digest: context.store.path(digest).stat().st_size for digest in _golden_digests(quality)}
@@ -149,9 +150,9 @@ def release_step(
         targets: dict[str, dict[str, RunNumbers]] = {}
         for target, step in measured.items():
             found = results[step]
-            for each, measurement in found.results.items() if isinstance(found, Measured) else ():
+            for each in found.results if isinstance(found, Measured) else ():
                 verdict = decision.verdicts[target][each].verdict
-                targets.setdefault(target, {})[each] = _numbers(verdict, measurement)
+                targets.setdefault(target, {})[each] = _numbers(verdict, told(found, each))
         recipes = {}
         for each, step in quantized.items():
             artifact, quality = results[step], results[validated[each]]

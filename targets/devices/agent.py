@@ -1,7 +1,7 @@
 """A device on which our agent runs, in its Python."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,8 @@ class AgentDevice(Device):
             deadline_s += meter.lasts_s()
         fields = {**_fields(request, deadline_s), **power}
         reply = self._session.request("bench", deadline_s + REPLY_GRACE_S, fields)
-        return decode_measurement(self.spec.name, request, reply, meter)
+        found = decode_measurement(self.spec.name, request, reply, meter)
+        return replace(found, conditions={**found.conditions, **self._transport.context()})
 
     def provision(self, environment: str, wheels: Mapping[str, str]) -> Mapping[str, Any]:
         fields = {"env": environment, "wheels": sorted(wheels.items())}

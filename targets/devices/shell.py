@@ -75,7 +75,7 @@ class ShellDevice(Device):
                 seen = self._conditions("before")
                 with sampled(session, reading) as readings:
                     result = dict(self._runner.bench(session, request, files, max(1.0, deadline_s - waited_s)))
-                seen |= self._conditions("after") | mode
+                seen |= self._conditions("after") | mode | self._transport.context()
             said = session.script(_LOAD, session.folder, doing="asking what else it was busy with")
             seen |= parse_load(said, facts.cpu_count)
         if waited_s >= 1:

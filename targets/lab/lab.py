@@ -21,7 +21,7 @@ from targets.lab.doctor import require
 from targets.lab.identity import new_key
 from targets.lab.kind import Kind, Say
 from targets.lab.kinds import KINDS, load_kind
-from targets.lab.power.cgroup import remove_all
+from targets.lab.power.cgroup import entering, remove_all
 from targets.lab.profiles import profile
 from targets.lab.state import LabDevice, LabState, ProcessId, lab_folder, load_lab, running_lab
 
@@ -224,4 +224,4 @@ def command_inside(lab: LabState, name: str, command: Sequence[str]) -> list[str
     process = lab.processes.get(name)
     if process is None or not process.alive():
         raise EnvironmentFault(f"{name} is not running", hint=f"deploy lab fault {name} reboot starts it again")
-    return load_kind(device.kind).command(lab, device, process, command)
+    return entering(lab.name, name, load_kind(device.kind).command(lab, device, process, command))

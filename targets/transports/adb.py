@@ -86,6 +86,7 @@ class AdbTransport(Transport):
     """One device of the adb server."""
 
     default_root: ClassVar[str] = "/data/local/tmp/edge-deploy"
+    process = "a program of adb's shell"
 
     def __init__(self, spec: TargetSpec, state: Path) -> None:
         super().__init__(spec, state)

@@ -15,6 +15,8 @@ from targets.transports.process import ProcessStream
 class LocalTransport(Transport):
     """Runs the agent on this machine, so that everything but the network is as on a real device."""
 
+    process = "a child of deploy"
+
     @property
     def root(self) -> str:
         return self.spec.root or str((self.state / "local-device").absolute())

@@ -31,6 +31,8 @@ def command_line(argv: Sequence[str]) -> str:
 class SshTransport(Transport):
     """One SSH connection; commands, the agent and file contents travel in channels of it."""
 
+    process = "a program in an SSH session"
+
     def __init__(self, spec: TargetSpec, state: Path) -> None:
         super().__init__(spec, state)
         self._connection: StrictConnection | None = None

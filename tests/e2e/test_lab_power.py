@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import powered_device
 import pytest
-from labs import namespaces_of, require_lab, surroundings
+from labs import namespaces_of, prefer, require_lab, surroundings
 
 from targets.lab.power.cgroup import left_of, remove_all
 from targets.lab.power.mount import NEEDS
@@ -108,14 +108,6 @@ def powered(folder: Path) -> Iterator[Powered]:
             keeper.wait()
             remove_all(lab)
             os.setpriority(os.PRIO_PROCESS, 0, ours)
-
-
-def prefer(lab: str) -> None:
-    """Let the device go before others of this machine, but not before ourselves, or we would measure how busy it is."""
-    for folder in left_of(lab):
-        for name, more in (("cpu.shares", "20000"), ("cpu.weight", "1000")):  # 1024 and 100 are the usual
-            if (folder / name).exists():
-                (folder / name).write_text(more)
 
 
 def wait_until(happened: Callable[[], bool], within_s: float = 20.0) -> None:

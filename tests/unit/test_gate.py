@@ -52,7 +52,14 @@ def evidence(recipe: str, given: dict[str, Any]) -> Evidence:
         measured=measured(given),
         promised_size=given.get("promised_size"),
         features=frozenset(given.get("features", ())),
+        again={number: process for number, ms in enumerate(given.get("again", [])) if (process := again(given, ms))},
     )
+
+
+def again(given: dict[str, Any], warm_ms: list[float]) -> Measurement | None:
+    """A further process; one round is not of every candidate."""
+    found = measured({**given, "warm_ms": warm_ms})
+    return found if warm_ms and isinstance(found, Measurement) else None
 
 
 def measured(given: dict[str, Any]) -> Measurement | Failed:

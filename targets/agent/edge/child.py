@@ -58,7 +58,10 @@ def run_benchmark(job: Json, stage: Callable[[str], None]) -> Json:
     if job.get("pause_s"):
         warm = duty_cycled(timed, job["pause_s"], job["warm_max_s"], job["warm_min_samples"], most)
     else:
-        warm += warm_samples(timed, job["warm_max_s"], job["warm_min_samples"] - len(warm), most)
+        waited = waited_ns()
+        fresh = warm_samples(timed, job["warm_max_s"], job["warm_min_samples"] - len(warm), most)
+        seen.update(wait_share(waited, waited_ns(), sum(fresh)))
+        warm += fresh
     windows: list[Json] = []
     if job.get("power"):
         from .windows import run_windows
@@ -75,6 +78,24 @@ def run_benchmark(job: Json, stage: Callable[[str], None]) -> Json:
         "load_peak_rss_bytes": load_peak, "peak_rss_bytes": peak,
         "max_steps": steps, "finite": finite, "conditions": seen, "windows": windows,
     }  # fmt: skip
+
+
+def waited_ns() -> dict[str, int]:
+    """By thread of this process: how long it was ready to run and had no core (CONFIG_SCHED_INFO)."""
+    found = {}
+    for path in Path("/proc/self/task").glob("*/schedstat"):
+        words = read_text(str(path)).split()
+        if len(words) == 3 and words[1].isdigit():
+            found[path.parent.name] = int(words[1])
+    return found
+
+
+def wait_share(before: dict[str, int], after: dict[str, int], lasted_ns: int) -> dict[str, str]:
+    """Of the thread that waited longest, as a condition of the measurement; none where the kernel does not say."""
+    if not before or lasted_ns <= 0:
+        return {}
+    longest = max(ns - before.get(thread, 0) for thread, ns in after.items())
+    return {"cpu_wait_share": "%.3f" % min(1.0, longest / lasted_ns)}
 
 
 def timer(model: Any) -> Callable[[], int]:

@@ -10,7 +10,7 @@ from .files import first_text
 
 MAX_WARM_SAMPLES = 200_000
 # A run this long needs no settling: caches and clocks settle inside it, and every more run costs the user.
-SLOW_RUN_NS = 500_000_000
+SLOW_RUN_NS = 250_000_000
 WARMUP_WINDOW = 5  # runs in each of the two medians that are compared
 WARMUP_MAX_RUNS = 500
 WARMUP_SHARE = 0.3  # of the time for warm samples

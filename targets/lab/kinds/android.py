@@ -67,7 +67,7 @@ class AndroidDevice(Kind):
         ns.bind(machine.folder / "build.prop", root / "system/build.prop")
         ns.mount("none", root / "system/build.prop", flags=ns.REMOUNT | ns.BIND | ns.READ_ONLY)
         mount_kernel_folders(root, profile(device.profile))
-        machine.supply.connect(root / "sys")
+        machine.supply.connect(root)
         _write_properties(machine, root)
         _mount_data(machine, root)
         enter_root(root)

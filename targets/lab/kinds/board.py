@@ -82,7 +82,7 @@ def boot_board(machine: Machine, board: Profile, tree: Path) -> None:
         shutil.copy(_FIRMWARE / f"{board['firmware']}.sh", root / "usr/bin" / board["firmware"])
         (root / "usr/bin" / board["firmware"]).chmod(0o755)
     mount_kernel_folders(root, board)
-    machine.supply.connect(root / "sys")
+    machine.supply.connect(root)
     (root / "run/sshd").mkdir(mode=0o755)
     enter_root(root)
     become_sshd(environment(board))

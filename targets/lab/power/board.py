@@ -1,5 +1,6 @@
-"""What every board shows of its heat: the processor's temperature, its clock, and the firmware's word on throttling."""
+"""What every board shows: its work, the processor's temperature, its clock, and the firmware's word on throttling."""
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -71,6 +72,36 @@ class Clock:
 def _nearest_below(frequencies_khz: tuple[int, ...], share: float) -> int:
     most_khz = share * frequencies_khz[-1]
     return max((khz for khz in frequencies_khz if khz <= most_khz), default=frequencies_khz[0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accounting:
+    """What the kernel says of its own work: of this device's programs, where /proc would tell the whole machine's."""
+
+    cores: int
+
+    folder: ClassVar[str] = "proc"
+    interval_s: ClassVar[float] = 0.0
+    root_only: ClassVar[frozenset[str]] = frozenset()
+
+    def files(self, parameters: PowerParameters, state: State) -> Mapping[str, object]:
+        lasted_s = state.now_s - state.began_s
+        busy_s = min(state.cpu_s, self.cores * lasted_s)
+        idle_s = self.cores * lasted_s - busy_s
+        one = _ticks(busy_s / self.cores), _ticks(idle_s / self.cores)
+        rows = [("cpu ", _ticks(busy_s), _ticks(idle_s)), *((f"cpu{core}", *one) for core in range(self.cores))]
+        lines = [f"{name} {busy} 0 0 {idle} 0 0 0 0 0 0" for name, busy, idle in rows]
+        lines += ["ctxt 0", "processes 1", "procs_running 1", "procs_blocked 0"]
+        loads = " ".join(f"{load:.2f}" for load in state.loads)
+        return {"stat": "\n".join(lines), "loadavg": f"{loads} 1/1 1", "uptime": f"{lasted_s:.2f} {idle_s:.2f}"}
+
+    def links(self, hwmon: str) -> Iterator[tuple[str, str]]:
+        """Nowhere in /sys; `mount_accounting` puts them into /proc."""
+        yield from ()
+
+
+def _ticks(seconds: float) -> int:
+    return int(seconds * os.sysconf("SC_CLK_TCK"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

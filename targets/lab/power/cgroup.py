@@ -8,7 +8,7 @@ import errno
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -250,6 +250,13 @@ def limit_memory(lab: str, device: str, size_bytes: int | None) -> None:
                 return
     if size_bytes is not None:
         raise EnvironmentFault(f"{device} has no cgroup with a `memory` controller", hint=_HINT)
+
+
+def entering(lab: str, device: str, command: Sequence[str]) -> list[str]:
+    """The command line that runs a command in a device's cgroup, so that it costs the device what it costs."""
+    folders = [str(folder) for folder in left_of(lab) if folder.name == _prefix(lab) + device]
+    script = 'while [ "$1" != -- ]; do echo 0 > "$1/cgroup.procs"; shift; done; shift; exec "$@"'
+    return ["/bin/sh", "-c", script, "sh", *folders, "--", *command] if folders else list(command)
 
 
 def left_of(lab: str, seen: Hierarchies | None = None) -> Iterator[Path]:

@@ -8,6 +8,7 @@ from typing import Self
 # What `vcgencmd get_throttled` calls "ARM frequency capped"; the same bit 16 places higher: "has happened since boot".
 FREQUENCY_CAPPED = 1 << 1
 SINCE_BOOT_SHIFT = 16
+_LOAD_S = (60.0, 300.0, 900.0)  # as Linux damps its load averages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +75,8 @@ class State:
     throttled: bool
     ever_throttled: bool
     averages: tuple[Average, ...]
+    began_s: float = 0.0  # when it was booted
+    loads: tuple[float, ...] = (0.0, 0.0, 0.0)  # busy cores, damped over one, five and fifteen minutes
     plugged: bool = False  # a charger is connected
 
     def mean_w(self, interval_s: float) -> float:
@@ -100,6 +103,7 @@ def booted(parameters: PowerParameters, now_s: float, cpu_s: float, intervals_s:
         temperature_c=parameters.settled_c(idle_w),
         throttled=False,
         ever_throttled=False,
+        began_s=now_s,
         averages=tuple(
             Average(interval_s=interval_s, began_s=now_s, began_energy_j=0.0, mean_w=idle_w)
             for interval_s in sorted(set(intervals_s))
@@ -127,6 +131,7 @@ def step(parameters: PowerParameters, state: State, now_s: float, cpu_s: float) 
     limit_c = parameters.release_c if state.throttled else parameters.throttle_c
     throttled = temperature_c >= limit_c
     energy_j = state.energy_j + spent_j
+    damped = [math.exp(-elapsed_s / over_s) for over_s in _LOAD_S]
     return State(
         now_s=now_s,
         cpu_s=cpu_s,
@@ -136,6 +141,10 @@ def step(parameters: PowerParameters, state: State, now_s: float, cpu_s: float) 
         temperature_c=temperature_c,
         throttled=throttled,
         ever_throttled=state.ever_throttled or throttled,
+        began_s=state.began_s,
+        loads=tuple(
+            load * kept + used_s / elapsed_s * (1 - kept) for load, kept in zip(state.loads, damped, strict=True)
+        ),
         averages=tuple(average.advance(state, now_s, energy_j) for average in state.averages),
     )
 

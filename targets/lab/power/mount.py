@@ -48,3 +48,9 @@ def mount_sensors(fuse: int, sys_folder: Path, sensors: Sequence[Sensor]) -> Non
         link.parent.mkdir(parents=True, exist_ok=True)
         link.unlink(missing_ok=True)
         link.symlink_to(target)
+
+
+def mount_accounting(root: Path) -> None:
+    """Put what the device's own programs did over what its /proc says of the machine's; waits for the server."""
+    for path in (root / "sys" / MOUNT / "proc").iterdir():
+        ns.bind(path, root / "proc" / path.name)

@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 
 from targets.errors import UsageError
 from targets.lab.power.battery import Battery
-from targets.lab.power.board import Clock, CpuThermal, Firmware, ThermalZone
+from targets.lab.power.board import Accounting, Clock, CpuThermal, Firmware, ThermalZone
 from targets.lab.power.ina import Ina226, Ina3221
 from targets.lab.power.model import PowerParameters, State
 from targets.lab.power.pmic import Pmic
@@ -77,6 +77,7 @@ class SensorSet:
         always = (
             CpuThermal(),
             ThermalZone(),
+            Accounting(cores=len(cores_of(board))),
             Clock(frequencies_khz=tuple(tuple(core["frequencies_khz"]) for core in cores_of(board))),
             *((Firmware(),) if board["firmware"] else ()),
         )

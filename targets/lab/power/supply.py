@@ -6,7 +6,7 @@ from pathlib import Path
 
 from targets.errors import EnvironmentFault
 from targets.lab.power.cgroup import Cgroup, create
-from targets.lab.power.mount import mount_sensors, open_fuse
+from targets.lab.power.mount import mount_accounting, mount_sensors, open_fuse
 from targets.lab.power.sensors import SensorSet
 from targets.lab.power.server import start_server
 
@@ -20,10 +20,11 @@ class Supply:
     fuse: int = -1  # the connection that `sensors` come through
     lacking: str = ""  # why this machine cannot give all of it
 
-    def connect(self, sys_folder: Path) -> None:
-        """In the device: put the sensors into its /sys."""
+    def connect(self, root: Path) -> None:
+        """In the device: put the sensors into its /sys, and the account of its own work into its /proc."""
         if self.sensors:
-            mount_sensors(self.fuse, sys_folder, self.sensors.sensors)
+            mount_sensors(self.fuse, root / "sys", self.sensors.sensors)
+            mount_accounting(root)
 
     def serve(self, truth: Path) -> int | None:
         """In the keeper: start the sensors' server; its pid, for the caller to reap."""

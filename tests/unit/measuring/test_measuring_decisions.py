@@ -8,7 +8,7 @@ from synthetic_device import SyntheticDevice, facts, measurement, request
 
 from pipeline.measuring.protocol import Plan, pairs, run
 from pipeline.measuring.records import Block, Session
-from pipeline.measuring.sameness import differences
+from pipeline.measuring.sameness import differences, mismatches
 from pipeline.measuring.settling import Settled, settled
 from pipeline.measuring.statistics import compare, latency, least_for_bound, process_medians_ms, quantile_bound
 from pipeline.measuring.validity import findings
@@ -150,6 +150,18 @@ def test_unlike_conditions_are_told_and_another_model_is_not() -> None:
     assert differences(one, replace(one, blocks=tuple(quicker)), same_device=True) == ["threads: 1 and 4"]
 
 
+def test_a_and_b_of_one_session_must_have_been_alike() -> None:
+    found = session(SyntheticDevice(), replace(AB, least=3, most=6))
+    assert mismatches(found) == []
+    slow = [
+        replace(b, measurement=replace(b.measurement, conditions={"governor_before": "powersave"}))
+        if b.label == "B"
+        else replace(b, measurement=replace(b.measurement, conditions={"governor_before": "performance"}))
+        for b in found.blocks
+    ]
+    assert mismatches(replace(found, blocks=tuple(slow))) == ["governor: performance and powersave"]
+
+
 def test_a_bound_of_p99_takes_459_samples_and_then_bounds_it() -> None:
     assert least_for_bound(0.99) == 459
     draw = np.random.default_rng(1)
@@ -198,3 +210,33 @@ def test_what_a_throttled_device_settles_at_and_when_it_began(swing: float) -> N
     assert found.throttled_after_s == 10.0
     short = settled(blocks[8:15])
     assert isinstance(short, Absent) and "measure longer" in short.reason
+
+
+@pytest.mark.parametrize("after", [2, 4, 5, 8, 15, 40])
+def test_a_step_late_in_the_session_is_not_slept_through(after: int) -> None:
+    draw = np.random.default_rng(after)
+    levels = np.array([16.0] * 40 + [29.0] * after) * np.exp(draw.normal(0, 0.02, 40 + after))
+    blocks = [
+        Block(label="A", start_s=float(n), measurement=measurement("a", np.full(9, int(level * 1e6))))
+        for n, level in enumerate(levels)
+    ]
+    found = settled(blocks)
+    if after < 6:
+        assert isinstance(found, Absent), "too few blocks at the new level"
+    else:
+        assert isinstance(found, Settled)
+        assert found.steady_ms == pytest.approx(29.0, rel=0.03)
+        assert 40 <= found.after_s <= 42 and found.throttled_after_s == 40.0
+
+
+def test_what_stands_still_is_settled_from_the_beginning() -> None:
+    early = 0
+    for seed in range(50):
+        noise = np.exp(np.random.default_rng(seed).normal(0, 0.03, 60))
+        blocks = [
+            Block(label="A", start_s=float(n), measurement=measurement("a", np.full(9, int(16e6 * own))))
+            for n, own in enumerate(noise)
+        ]
+        found = settled(blocks)
+        early += isinstance(found, Settled) and found.after_s <= 5
+    assert early >= 45

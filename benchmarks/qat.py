@@ -98,7 +98,7 @@ def _train(seed: int, path: Path) -> None:
     import keras
     from keras import layers
 
-    import pipeline.finetune  # noqa: F401  chooses the backend
+    import pipeline.finetune.keras  # noqa: F401  chooses the backend
 
     images, labels = _digits()
     keras.utils.set_random_seed(seed)

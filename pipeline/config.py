@@ -102,7 +102,9 @@ class QatConfig(Section):
     )
     held_out: float = Field(default=0.2, gt=0, lt=1, description="share of the calibration samples that only judges")
     samples: int = Field(default=1024, ge=2, description="calibration samples to train on, at most: kept on disk")
-    memory: Bytes = Field(default=2e9, gt=0, description="what training may add to the process; smaller parts if need be")
+    memory: Bytes = Field(
+        default=2e9, gt=0, description="what training may add to the process; smaller parts if need be"
+    )
     seed: int = Field(default=0, ge=0)
     truth: Truth | None = Field(default=None, description="right answers of the calibration samples, as in `data`")
     loss: str = Field(default="", description="your own, added to distillation: file.py:function(outputs, truth)")

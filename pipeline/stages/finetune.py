@@ -131,4 +131,6 @@ def announced(planned: Plan, free_bytes: int | None) -> str:
         text += f": {planned.part} of {planned.batch} samples at once, to stay within {size(planned.budget_bytes)}"
     if planned.peak_bytes > planned.budget_bytes:
         text += f"; one sample alone does not fit in {size(planned.budget_bytes)}"
-    return text if free_bytes is None or planned.peak_bytes <= free_bytes else f"{text}; {size(free_bytes)} is free here"
+    return (
+        text if free_bytes is None or planned.peak_bytes <= free_bytes else f"{text}; {size(free_bytes)} is free here"
+    )

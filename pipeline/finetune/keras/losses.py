@@ -11,9 +11,7 @@ from pipeline.finetune.truths import are_classes, single_output, spread
 from pipeline.samples.user_function import call, load_function
 
 
-def truth_loss(
-    function: str, base: Path, names: list[str], truths: np.ndarray[Any, Any] | None
-) -> TruthLoss | None:
+def truth_loss(function: str, base: Path, names: list[str], truths: np.ndarray[Any, Any] | None) -> TruthLoss | None:
     """The user's function (`qat.loss`), else cross-entropy for class numbers and squared error for other truths.
 
     None without either. The function gets a dict of output name -> tensor [N, …] and the truths [N, …] (None without

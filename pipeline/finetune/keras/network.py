@@ -41,7 +41,7 @@ class KerasNetwork:
         self._quantized.mode.observing = False
         for layer in self._learned:
             layer.seen = None
-        self._observed = [tuple(float(end) for end in layer.range()) for layer in self._learned]
+        self._observed = [(float(layer.range()[0]), float(layer.range()[1])) for layer in self._learned]
         return [np.asarray(answer) for answer in answers]
 
     def begin(self, *, clipped: bool, calibrated: bool) -> None:

@@ -89,7 +89,8 @@ def _of_h5(origin: Origin) -> Any:
     except Exception as error:  # Keras raises ValueError, TypeError, AttributeError … for one and the same thing
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ConversionFailed(
-            f"Keras {keras.__version__} cannot take over this Keras 2 model to fine-tune it: {first[:200]}", hint=_WITHOUT
+            f"Keras {keras.__version__} cannot take over this Keras 2 model to fine-tune it: {first[:200]}",
+            hint=_WITHOUT,
         ) from error
     random = np.random.default_rng(0)
     probe = [random.normal(size=spec.shape).astype(spec.dtype) for spec in origin.inputs]

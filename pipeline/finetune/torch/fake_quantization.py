@@ -50,7 +50,7 @@ class _OnGrid(torch.autograd.Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Inside: x + rounding error × scale. Outside: the end of the grid, which is the range's end moved by the
         rounding error of the zero point × scale."""
         x, low, high = ctx.saved_tensors

@@ -20,13 +20,14 @@ _CHANNEL_AXIS: Mapping[str, int] = {
 _NORMALIZATION = "_native_batch_norm_legit_no_training"
 # Ops that move values but make no new ones: what they give is on the grid of what they got. Average pooling is among
 # them because the runtimes want one scale on both sides of it.
-_SAME_GRID = frozenset(
-    """alias avg_pool1d avg_pool2d channel_shuffle chunk clone constant_pad_nd contiguous detach dropout expand
-    feature_dropout flatten flip gather getitem index index_select lift_fresh_copy max_pool1d max_pool2d
-    max_pool2d_with_indices movedim narrow pad permute pixel_shuffle pixel_unshuffle repeat reshape roll select slice
-    split split_with_sizes squeeze t tile to _to_copy transpose unbind unflatten _unsafe_view unsqueeze
-    upsample_nearest1d upsample_nearest2d view""".split()
-)
+_SAME_GRID = frozenset({
+    "alias", "channel_shuffle", "chunk", "clone", "constant_pad_nd", "contiguous", "detach", "dropout", "expand",
+    "feature_dropout", "flatten", "flip", "gather", "getitem", "index", "index_select", "lift_fresh_copy", "movedim",
+    "narrow", "pad", "permute", "pixel_shuffle", "pixel_unshuffle", "repeat", "reshape", "roll", "select", "slice",
+    "split", "split_with_sizes", "squeeze", "t", "tile", "to", "_to_copy", "transpose", "unbind", "unflatten",
+    "_unsafe_view", "unsqueeze", "view", "avg_pool1d", "avg_pool2d", "max_pool1d", "max_pool2d",
+    "max_pool2d_with_indices", "upsample_nearest1d", "upsample_nearest2d",
+})  # fmt: skip
 # The 8-bit specification fixes the ranges of these outputs: scale 1/256 from 0, and 1/128 around 0.
 _FIXED: Mapping[str, tuple[float, float]] = {
     "softmax": (0.0, 255 / 256),
@@ -76,7 +77,7 @@ def kernels(module: GraphModule, known: Mapping[str, Any]) -> list[Kernel]:
             continue
         bias, has_bias = _held(argument(node, "bias"), known), argument(node, "bias") is not None
         groups, transposed = int(argument(node, "groups") or 1), argument(node, "transposed") or axis == 1
-        if has_bias and not bias or (transposed and groups != 1):
+        if (has_bias and not bias) or (transposed and groups != 1):
             continue
         found.append(
             Kernel(
@@ -139,8 +140,7 @@ def argument(node: Node, name: str) -> Any:
     """What the node gives for a parameter of its operator, or its default; None when there is no such parameter."""
     for place, parameter in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
         if parameter.name == name:
-            given = node.args[place] if place < len(node.args) else node.kwargs.get(name, parameter.default_value)
-            return given
+            return node.args[place] if place < len(node.args) else node.kwargs.get(name, parameter.default_value)
     return None
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch.nn import functional
 
 from pipeline.finetune.torch.network import TruthLoss

@@ -91,14 +91,17 @@ class TorchNetwork:
         if self._truth_loss is None:
             return loss
         truths = None if lesson.truths is None else torch.from_numpy(lesson.truths)
-        return loss + self._truth_loss(*([_rows(tensor) for tensor in some] for some in (outputs, compared)), truths)
+        return loss + self._truth_loss(list(map(_rows, outputs)), list(map(_rows, compared)), truths)
 
     def _answers(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
         module = self._quantized.module
         if self._vectorized:
             try:
                 return list(torch.vmap(module)(*inputs))
-            except (RuntimeError, NotImplementedError):  # an operator that it has no rule for, and that no loop replaces
+            except (
+                RuntimeError,
+                NotImplementedError,
+            ):  # an operator that it has no rule for, and that no loop replaces
                 self._vectorized = False
         columns = zip(*(module(*row) for row in zip(*inputs, strict=True)), strict=True)
         return [torch.stack(column) for column in columns]

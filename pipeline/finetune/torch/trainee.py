@@ -9,10 +9,10 @@ import torch
 
 from pipeline.errors import ConversionFailed
 from pipeline.exporters.torch_program import examples, read_program
+from pipeline.finetune.settings import Origin
 from pipeline.finetune.torch.losses import truth_loss
 from pipeline.finetune.torch.network import TorchNetwork
 from pipeline.finetune.torch.quantized_program import quantized_program, write_back
-from pipeline.finetune.settings import Origin
 from pipeline.finetune.trainee import Ranges
 from pipeline.finetune.training import Array
 

@@ -102,7 +102,10 @@ class QatConfig(Section):
         description="step of Adam relative to a layer's weights; default: 0.003 for int4, else 0.0003",
     )
     held_out: float = Field(default=0.2, gt=0, lt=1, description="share of the calibration samples that only judges")
-    samples: int = Field(default=1024, ge=2, description="calibration samples to train on, at most: kept in memory")
+    samples: int = Field(default=1024, ge=2, description="calibration samples to train on, at most: kept on disk")
+    memory: Bytes = Field(
+        default=2e9, gt=0, description="what training may add to the process; smaller parts if need be"
+    )
     seed: int = Field(default=0, ge=0)
     truth: Truth | None = Field(default=None, description="right answers of the calibration samples, as in `data`")
     loss: str = Field(default="", description="your own, added to distillation: file.py:function(outputs, truth)")

@@ -8,47 +8,75 @@ import numpy as np
 
 
 def compare(
-    *, model: Path, samples: Path, scratch: Path, settings: Any, report: Callable[[int, int], None]
+    *, kind: str, model: Path, samples: Path, scratch: Path, settings: Any, report: Callable[[int, int], None]
 ) -> dict[str, Any]:
     """Fine-tune, export, quantize, and run the file beside the model that was trained."""
     from pipeline.calibration.engine import LEVELS, show
-    from pipeline.calibration.learned import placed
+    from pipeline.calibration.learned import LearnedRange, fingerprint, placed
     from pipeline.calibration.litert import LiteRTObserver
     from pipeline.calibration.observer import plan
-    from pipeline.exporters.keras import KerasSource, load
-    from pipeline.exporters.saved_model import unpack_archive
-    from pipeline.exporters.to_tflite import convert
-    from pipeline.finetune.folding import folded
-    from pipeline.finetune.quantized_model import quantized_model
-    from pipeline.finetune.training import train
+    from pipeline.exporters.source import Unstated, open_source
+    from pipeline.finetune.settings import Origin
+    from pipeline.finetune.trainee import open_trainee
+    from pipeline.finetune.training import Lesson, Samples, train
     from pipeline.recipes.recipe import Ingredients, recipe
     from pipeline.runtimes.runtime import open_model
-    from pipeline.stages.finetune_jobs import _settled
 
     images = np.load(samples)["image"]
-    plain = folded(load(model))
-    quantized = quantized_model(plain, weight_bits=4)
-    train(quantized, [images], None, None, settings, scratch / "checkpoint", report)
-    learned = _settled(quantized, [images[:1]])
-    source = KerasSource(model, scratch=scratch, model=plain)
-    source.fix_shapes({"image": images[:1].shape})
-    source.save(scratch / "model")
+    unstated = Unstated(base=scratch, factory="", shapes={}, first_sample=lambda names: {})
+    given = open_source(kind, model, signature="", scratch=scratch, unstated=unstated)
+    given.fix_shapes({"image": (1, *images.shape[1:])})
+    given.save(scratch / "prepared")
+    origin = Origin(
+        kind=kind, model=model, factory="", base=scratch, prepared=scratch / "prepared",
+        inputs=given.inputs, outputs=given.outputs, scratch=scratch,
+    )  # fmt: skip
+    trainee = open_trainee(origin, 4)
+    inputs = np.concatenate([trainee.joined([image[None]]) for image in images])
+    network = trainee.network(loss="", base=scratch, truths=None, calibrated={})
+    train(network, Samples(inputs=[inputs], truths=None, part=2), settings, scratch, scratch / "checkpoint", report)
+    ranges = trainee.settle()
+    first = {"image": images[:1]}
+    learned = [
+        LearnedRange(name=name, low=ranges[name][0], high=ranges[name][1], holds=fingerprint(values))
+        for name, values in trainee.seen(first).items()
+    ]
+    reference = trainee.save(first)
     float_model, output = scratch / "float.tflite", scratch / "int8.tflite"
-    float_model.write_bytes(convert(unpack_archive(scratch / "model", scratch)))
+    _export(kind, scratch / "model", float_model, scratch)
     observer = LiteRTObserver(float_model, scratch)
     planned = plan(observer, LEVELS, 1_000_000_000)
-    ranges, lost = placed(learned, lambda take: show(observer, planned, {"image": images[:1]}, take))
+    found, lost = placed(learned, lambda take: show(observer, planned, first, take))
     # Learned ranges only: a tensor that got none of them would make the quantizer fail.
-    ingredients = Ingredients(source=model, float_model=float_model, ranges=ranges, scratch=scratch)
+    ingredients = Ingredients(source=model, float_model=float_model, ranges=found, scratch=scratch)
     recipe("litert-qat-int8-w4").quantize(ingredients, output)
-    exported = open_model("tflite", output)
-    quantized.mode.quantizing = True
-    worst = max(
-        float(np.abs(exported.answer({"image": image[None]})["scores"] - quantized.model(image[None])[0]).max())
-        for image in images
-    )
+    (name,) = reference
+    exported, answers = open_model("tflite", output), []
+    for image in images:
+        answers.append(exported.answer({"image": image[None]})[name])
+    # The loss of the trained network against the file's answers, of which it is the mean squared difference.
+    teacher = np.concatenate([trainee.joined([answer]) for answer in answers])
+    loss = network.loss(Lesson(inputs=[inputs], teacher=[teacher], truths=None), [1.0])
     step = (learned[-1].high - learned[-1].low) / 255
-    return {"learned": len(learned), "lost": lost, "worst_steps": worst / step, "weights": _weights(output)}
+    return {
+        "learned": len(learned),
+        "lost": lost,
+        "rms_steps": loss**0.5 / step,
+        "float_error": float(np.abs(open_model("tflite", float_model).answer(first)[name] - reference[name]).max()),
+        "weights": _weights(output),
+    }
+
+
+def _export(kind: str, source: Path, output: Path, scratch: Path) -> None:
+    if kind == "pytorch":
+        from pipeline.exporters.torch_to_tflite import convert
+
+        convert(source, output)
+        return
+    from pipeline.exporters.saved_model import unpack_archive
+    from pipeline.exporters.to_tflite import convert as convert_keras
+
+    output.write_bytes(convert_keras(unpack_archive(source, scratch)))
 
 
 def _weights(path: Path) -> dict[str, str]:

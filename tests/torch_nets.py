@@ -62,6 +62,17 @@ class Step(nn.Module):
         return {"answer": answer[0], "state_out": state}
 
 
+class Recurrent(nn.Module):
+    """Nothing but a GRU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(4, 8, batch_first=True)
+
+    def forward(self, words: Any) -> Any:
+        return {"output": self.gru(words)[0]}
+
+
 class Branching(nn.Module):
     """What it does depends on the values it is given."""
 
@@ -137,6 +148,11 @@ class Evil:
 
     def __reduce__(self) -> Any:
         return (Path.touch, (Path("evil-was-run"),))
+
+
+def save_recurrent(*, path: Path, report: Report) -> None:
+    """A program without a kernel."""
+    torch.export.save(torch.export.export(Recurrent().eval(), (), kwargs={"words": torch.zeros(1, 5, 4)}), path)
 
 
 def save(*, path: Path, form: str, report: Report) -> None:

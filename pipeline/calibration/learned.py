@@ -7,7 +7,7 @@ square on both sides, up to the rounding of float32, and the same count. That of
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -93,3 +93,20 @@ def placed(
 
     show(take)
     return ranges, tuple(one.name for one in learned if one.name not in found)
+
+
+def beginnings(
+    held: Mapping[str, Fingerprint], ranges: Mapping[str, tuple[float, float]], show: Callable[[Take], None]
+) -> dict[str, tuple[float, float]]:
+    """The other way: for each tensor of the source, by what it holds, the range of an export's tensor that is it."""
+    found: dict[str, tuple[float, float]] = {}
+
+    def take(name: str, values: Array) -> None:
+        if name in ranges and values.size and np.isfinite(values).all():
+            print_ = fingerprint(values)
+            for own, holds in held.items():
+                if own not in found and holds.matches(print_):
+                    found[own] = ranges[name]
+
+    show(take)
+    return found

@@ -6,7 +6,7 @@ From here on they are SavedModels.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -45,8 +45,18 @@ class H5Source(Served):
         self._output_names = _unique(list(names))
         self.inputs = tuple(map(_spec, self._input_names, self._model.inputs))
         self.outputs = tuple(map(_spec, self._output_names, self._model.outputs))
-        self.tools: Mapping[str, str] = versions(_framework(self._model), "tensorflow")
+        self.tools: Mapping[str, str] = versions(self.framework, "tensorflow")
         refuse_bad_weights(path, ((weight.name, np.asarray(weight)) for weight in self._model.weights))
+
+    @property
+    def model(self) -> Any:
+        """The model in its own Keras."""
+        return self._model
+
+    @property
+    def framework(self) -> Literal["keras", "tf_keras"]:
+        """Which Keras that is."""
+        return "tf_keras" if any("tf_keras" in kind.__module__ for kind in type(self._model).__mro__) else "keras"
 
     def fix_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         specs = {
@@ -139,10 +149,6 @@ def _layers(group: Any) -> Iterator[str]:
         text = name.decode() if isinstance(name, bytes) else str(name)
         if text in group and len(group[text].attrs.get("weight_names", ())):
             yield text
-
-
-def _framework(model: Any) -> str:
-    return "tf_keras" if any("tf_keras" in kind.__module__ for kind in type(model).__mro__) else "keras"
 
 
 def _spec(name: str, tensor: Any) -> TensorSpec:

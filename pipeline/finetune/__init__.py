@@ -1,9 +1,5 @@
-"""Quantization-aware fine-tuning of Keras models: the float weights are moved to where rounding them does least harm.
+"""Quantization-aware fine-tuning: the float weights are moved to where rounding them does least harm.
 
-All but `settings` runs in the worker process only. `folding` brings the model into the form that the converters see,
-`layers` put fake quantization into it, `training` is the loop.
+`training` is the loop, `memory` says what it will take; `keras` and `torch` make a model into the `Network` it trains.
+All but `settings` runs in the worker process only.
 """
-
-import os
-
-os.environ["KERAS_BACKEND"] = "tensorflow"  # before Keras is imported anywhere: its backend is chosen once

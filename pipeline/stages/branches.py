@@ -10,7 +10,7 @@ from pipeline.samples import DataSpec
 from pipeline.stages.calibrate import calibrate_step
 from pipeline.stages.context import Context
 from pipeline.stages.export import equalize_step, export_step, model_path
-from pipeline.stages.finetune import finetune_step
+from pipeline.stages.finetune import Beginning, finetune_step
 from pipeline.stages.quantize import quantize_step
 
 BOTH_FORMATS: tuple[Format, ...] = ("tflite", "onnx")
@@ -36,22 +36,26 @@ class Branch:
 
 
 def branches(context: Context, names: Sequence[str], prepared: Step, calibrate: DataSpec) -> dict[int, Branch]:
-    """One branch for each width of weights that recipes want the source trained for; 0: as it was given."""
-    found = {}
-    for bits in sorted({weight_bits(name) for name in names}):
-        path = model_path(context)
-        source = finetune_step(context, path, prepared, calibrate, weight_bits=bits) if bits else prepared
-        own = [name for name in names if weight_bits(name) == bits]
-        found[bits] = _branch(context, own, source, calibrate, f"{source.name}-" if bits else "")
+    """One branch for each width of weights that recipes want the source trained for; 0: as it was given.
+
+    Training begins with the ranges of the source as it was given, in the first format that its recipes are of.
+    """
+    by_bits = {bits: [name for name in names if weight_bits(name) == bits] for bits in map(weight_bits, names)}
+    begun = {bits: _formats(own)[0] for bits, own in by_bits.items() if bits}
+    plain = by_bits.get(0, [])
+    found = {0: _branch(context, plain, prepared, calibrate, "", tuple(begun.values()))}
+    for bits, format in sorted(begun.items()):
+        beginning = Beginning(format=format, exported=found[0].exported[format], calibrated=found[0].calibrated[format])
+        source = finetune_step(context, model_path(context), prepared, beginning, calibrate, weight_bits=bits)
+        found[bits] = _branch(context, by_bits[bits], source, calibrate, f"{source.name}-")
     return found
 
 
 def branch_steps(found: Mapping[int, Branch]) -> list[Step]:
     """All their steps, each after what it needs."""
-    steps = [branch.source for branch in found.values()]
+    steps: list[Step] = []
     for branch in found.values():
-        steps += [*branch.exported.values(), *branch.leveled.values()]
-    for branch in found.values():
+        steps += [branch.source, *branch.exported.values(), *branch.leveled.values()]
         steps += [*branch.calibrated.values(), *branch.relearned.values()]
     return steps
 
@@ -66,19 +70,25 @@ def needs_ranges(name: str) -> bool:
     return recipe(name).start in ("ranges", "search", "mixed") or bool(weight_bits(name))
 
 
-def _branch(context: Context, names: Sequence[str], source: Step, calibrate: DataSpec, label: str) -> Branch:
+def _branch(
+    context: Context,
+    names: Sequence[str],
+    source: Step,
+    calibrate: DataSpec,
+    label: str,
+    also: Sequence[Format] = (),
+) -> Branch:
+    """The branch for these recipes; `also` are formats in which others want ranges."""
     plain = [name for name in names if not is_equalized(name)]
     equalized = _formats([name for name in names if is_equalized(name)])
-    exported = {f: export_step(context, f, source, calibrate, name=f"{label}{f}") for f in _formats(names)}
+    ranged = _formats([name for name in plain if needs_ranges(name)], also)
+    exported = {f: export_step(context, f, source, calibrate, name=f"{label}{f}") for f in _formats(names, also)}
     leveled = {f: equalize_step(context, f, source, exported[f], calibrate, name=f"{label}{f}-cle") for f in equalized}
     return Branch(
         source=source,
         exported=exported,
         leveled=leveled,
-        calibrated={
-            f: calibrate_step(context, f, source, exported[f], calibrate, name=f"{label}{f}")
-            for f in _formats([name for name in plain if needs_ranges(name)])
-        },
+        calibrated={f: calibrate_step(context, f, source, exported[f], calibrate, name=f"{label}{f}") for f in ranged},
         relearned={
             f: calibrate_step(context, f, source, step, calibrate, name=f"{label}{f}-cle")
             for f, step in leveled.items()
@@ -86,5 +96,5 @@ def _branch(context: Context, names: Sequence[str], source: Step, calibrate: Dat
     )
 
 
-def _formats(names: Sequence[str]) -> list[Format]:
-    return [f for f in _ALL_FORMATS if any(recipe(name).format == f for name in names)]
+def _formats(names: Sequence[str], also: Sequence[Format] = ()) -> list[Format]:
+    return [f for f in _ALL_FORMATS if f in also or any(recipe(name).format == f for name in names)]

@@ -21,7 +21,11 @@ def calibrate_step(
     # Sketches of other samples are of the model as exported; a variant's tensors hold other values.
     variant = bool(name) and name != format
     merge = {} if variant else {path: context.base / Path(path).expanduser() for path in config.merge}
-    left_out = ("calibration.merge is not in these ranges: its sketches are of the model as exported",)
+    trained = prepared.name != "source"
+    left_out = (
+        "calibration.merge is not in these ranges: its sketches are of the model as exported"
+        + ("; where training learned a range, it began with that of calibration.merge" if trained else ""),
+    )
 
     def run(results: Results, report: Progress) -> Any:
         source: Prepared = results[prepared]

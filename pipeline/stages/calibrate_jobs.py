@@ -24,7 +24,7 @@ Report = Callable[[int, int], None]
 
 def foresee(*, format: Format, model: Path, budget_bytes: float, scratch: Path, report: Report) -> Plan:
     """What calibration will take in memory and passes; runs nothing."""
-    return plan(_observer(format, model, scratch), LEVELS, int(budget_bytes))
+    return plan(open_observer(format, model, scratch), LEVELS, int(budget_bytes))
 
 
 def calibrate(
@@ -47,7 +47,7 @@ def calibrate(
     Writes `scratch`/ranges and `scratch`/extremes ({tensor: [low, high]}) and `scratch`/sketch; returns fields of
     `Ranges`. A range that training `learned` takes the place of the calibrated one, in both.
     """
-    observer = _observer(format, model, scratch)
+    observer = open_observer(format, model, scratch)
     planned = plan(observer, LEVELS, int(budget_bytes))
     samples = open_samples(calibrate, inputs, base)
     observation = observe(observer, samples, planned, report)
@@ -93,7 +93,8 @@ def _placed(
     return {name: Chosen(low=low, high=high, method="learned") for name, (low, high) in ranges.items()}, notes
 
 
-def _observer(format: Format, model: Path, scratch: Path) -> Observer:
+def open_observer(format: Format, model: Path, scratch: Path) -> Observer:
+    """The observer of a float model in this format."""
     made: Observer = load_plugin(OBSERVERS[format])(model, scratch)
     return made
 

@@ -165,7 +165,7 @@ def export_step(context: Context, format: Format, prepared: Step, calibrate: Dat
 
         return refusing(context, "export", work)
 
-    of_torch = prepared.settings.get("kind") == "pytorch"
+    of_torch = prepared.settings.get("kind") == "pytorch"  # of a fine-tuned source too
     tools = versions(*(_TORCH_TOOLS[format] if of_torch else _TOOLS[f"to_{format}"]))
     return Step(
         stage="export",

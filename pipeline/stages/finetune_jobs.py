@@ -1,116 +1,158 @@
-"""The worker's side of fine-tuning: a Keras model in, one with the same names out, and the ranges it learned."""
+"""The worker's side of fine-tuning: a source in, one with the same names out, and the ranges it learned."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.calibration.learned import LearnedRange, fingerprint, write_learned
+from pipeline.calibration.engine import LEVELS, show
+from pipeline.calibration.learned import LearnedRange, beginnings, fingerprint, write_learned
+from pipeline.calibration.observer import Take
+from pipeline.calibration.observer import plan as plan_passes
 from pipeline.errors import ConversionFailed
-from pipeline.exporters.keras import KerasSource, load
-from pipeline.finetune.folding import folded
-from pipeline.finetune.losses import truth_loss
-from pipeline.finetune.quantized_model import QuantizedModel, quantized_model
-from pipeline.finetune.settings import Settings
-from pipeline.finetune.training import Outcome, train
+from pipeline.finetune.memory import Plan, plan
+from pipeline.finetune.settings import Calibrated, Origin, Settings
+from pipeline.finetune.trainee import Trainee, open_trainee
+from pipeline.finetune.training import Outcome, Samples, batch_size, train
 from pipeline.quality.outputs import OutputsWriter
+from pipeline.recipes.recipe import Ranges
 from pipeline.samples import DataSpec, open_samples
 from pipeline.samples.sample_set import SampleSet
-from targets.records import TensorSpec
+from pipeline.stages.calibrate_jobs import open_observer
+from pipeline.stages.candidate_jobs import observed_ranges
 
 Report = Callable[[int, int], None]
-Arrays = list[np.ndarray[Any, Any]]
+Array = np.ndarray[Any, Any]
+
+
+def foresee(
+    *, origin: Origin, data: DataSpec, weight_bits: int, settings: Settings, budget_bytes: float, report: Report
+) -> Plan:
+    """What training will take in memory; trains nothing.
+
+    Raises:
+        ConversionFailed: the model has nothing to train, or is of a form that we cannot train.
+    """
+    trainee = open_trainee(origin, weight_bits)
+    count = len(open_samples(data, origin.inputs, origin.base))
+    return plan(
+        sample_bytes=trainee.sample_bytes,
+        weight_bytes=trainee.weight_bytes,
+        batch=trainee.batch or batch_size(count, settings),
+        budget_bytes=int(budget_bytes),
+    )
 
 
 def finetune(
     *,
-    model: Path,
+    origin: Origin,
     data: DataSpec,
     calibrate: DataSpec,
-    inputs: tuple[TensorSpec, ...],
-    outputs: tuple[TensorSpec, ...],
     weight_bits: int,
     settings: Settings,
     loss: str,
-    base: Path,
-    scratch: Path,
+    part: int,
     checkpoint: Path,
     report: Report,
+    calibrated: Calibrated | None = None,
 ) -> dict[str, Any]:
     """Train the model as if it were quantized, on `data`: what there is in `calibrate`, or a choice of it.
+
+    Args:
+        part: samples computed at once, of `foresee`.
+        calibrated: what ranges may begin with; without it, with those observed on `data`.
 
     Returns fields of `Prepared`; the files are `scratch`/model, `scratch`/reference and `scratch`/learned.
 
     Raises:
         ConversionFailed: the model has nothing to train, or is of a form that we cannot train.
     """
-    samples = open_samples(data, inputs, base)
-    arrays, truths = _stacked(samples, [spec.name for spec in inputs])
-    try:
-        plain = folded(load(model))
-        quantized = quantized_model(plain, weight_bits=weight_bits)
-    except ValueError as error:  # of ours, or Keras's own on a graph that it cannot clone
-        said = str(error).strip().splitlines()[0]
-        raise ConversionFailed(f"this model cannot be fine-tuned: {said}", hint=_WITHOUT) from error
-    _refuse_half_precision(plain)
-    added = truth_loss(loss, base, [spec.name for spec in outputs], quantized.softmax, truths)
-    outcome = train(quantized, arrays, truths, added, settings, checkpoint, report)
+    scratch, trainee = origin.scratch, open_trainee(origin, weight_bits)
+    names = [spec.name for spec in origin.inputs]
+    inputs, truths = _gathered(open_samples(data, origin.inputs, origin.base), names, trainee, scratch)
     # Not of `data`, which may leave it out: what follows compares and calibrates with the first of all.
-    first = next(iter(open_samples(calibrate, inputs, base))).inputs
-    write_learned(scratch / "learned", _settled(quantized, [first[spec.name] for spec in inputs]))
-    source = KerasSource(model, scratch=scratch, model=plain)
-    if [spec.name for spec in source.outputs] != [spec.name for spec in outputs]:
-        raise ConversionFailed("fine-tuning lost the names of the outputs", hint=_WITHOUT)
-    source.fix_shapes({spec.name: spec.shape for spec in inputs})
+    first = next(iter(open_samples(calibrate, origin.inputs, origin.base))).inputs
+    ranges = _beginnings(trainee, first, calibrated, scratch) if calibrated else {}
+    network = trainee.network(loss=loss, base=origin.base, truths=truths, calibrated=ranges)
+    outcome = train(
+        network,
+        Samples(
+            inputs=inputs,
+            truths=truths,
+            part=part,
+            batch=trainee.batch,
+            beginnings=_tried(ranges, calibrated),
+        ),
+        settings,
+        scratch,
+        checkpoint,
+        report,
+    )
+    learned = trainee.settle()
+    write_learned(
+        scratch / "learned",
+        [
+            LearnedRange(name=name, low=learned[name][0], high=learned[name][1], holds=fingerprint(values))
+            for name, values in trainee.seen(first).items()
+        ],
+    )
     with OutputsWriter(scratch / "reference") as reference:
-        reference.add("calibrate", 0, source.run(first))
-    source.save(scratch / "model")
-    return {"notes": _notes(outcome, quantized, bool(added))}
+        reference.add("calibrate", 0, trainee.save(first))
+    notes = _notes(outcome, trainee, with_truth=bool(loss) or truths is not None)
+    if calibrated and calibrated.merged:
+        notes = (*notes, f"{len(ranges)} of {len(learned)} learned ranges began with those of calibration.merge")
+    return {"notes": notes}
 
 
-_WITHOUT = "the recipes without `qat` take this model"
-
-
-def _stacked(samples: SampleSet, names: list[str]) -> tuple[Arrays, np.ndarray[Any, Any] | None]:
-    """All samples, one array per input, and their truths. They are held in memory: `qat.samples` limits them."""
-    rows, truths = [], []
-    for sample in samples:
-        rows.append([sample.inputs[name] for name in names])
-        truths.append(sample.truth)
-    if len(rows) < 2:
+def _gathered(
+    samples: SampleSet, names: list[str], trainee: Trainee, scratch: Path
+) -> tuple[list[Array], Array | None]:
+    """All samples, one array per input mapped from a file, so that they need no memory; and their truths."""
+    if len(samples) < 2:
         raise ConversionFailed("fine-tuning takes two calibration samples or more", hint="a few dozen are better")
-    if any(array.shape[0] != 1 for array in rows[0]):
-        raise ConversionFailed("fine-tuning takes models whose samples have a batch axis of 1", hint=_WITHOUT)
-    known = [truth for truth in truths if truth is not None]
-    if known and len({truth.shape for truth in known}) != 1:
+    files: list[Array] = []
+    truths: list[Array] = []
+    count = 0
+    for number, sample in enumerate(samples):
+        rows = [trainee.joined([sample.inputs[name]]) for name in names]
+        if not files:
+            files = [
+                np.lib.format.open_memmap(scratch / f"input_{n}.npy", "w+", row.dtype, (len(samples), *row.shape[1:]))
+                for n, row in enumerate(rows)
+            ]
+        for file, row in zip(files, rows, strict=True):
+            file[number] = row[0]
+        if sample.truth is not None:
+            truths.append(sample.truth)
+        count += 1
+    assert count == len(samples), "a set yields as many samples as it says"
+    if truths and len({truth.shape for truth in truths}) != 1:
         raise ConversionFailed("the truths of qat.truth have different shapes", hint="give all the same shape")
-    return [np.concatenate(column) for column in zip(*rows, strict=True)], np.stack(known) if known else None
+    return files, np.stack(truths) if truths else None
 
 
-def _refuse_half_precision(model: Any) -> None:
-    for layer in model.layers:
-        if layer.compute_dtype != "float32" and layer.weights:
-            raise ConversionFailed(
-                f"layer {layer.name} computes in {layer.compute_dtype}: fine-tuning takes float32 models",
-                hint="set its dtype policy to float32 and save it again",
-            )
+def _beginnings(trainee: Trainee, first: Mapping[str, Array], calibrated: Calibrated, scratch: Path) -> Ranges:
+    """The calibrated range of each tensor that training has a range for, where the export has that tensor."""
+    observer = open_observer(calibrated.format, calibrated.model, scratch)
+    passes = plan_passes(observer, LEVELS, calibrated.budget_bytes)
+    held = {name: fingerprint(values) for name, values in trainee.seen(first).items()}
+
+    def shown(take: Take) -> None:
+        show(observer, passes, first, take)
+
+    return beginnings(held, observed_ranges(calibrated.ranges), shown)
 
 
-def _settled(quantized: QuantizedModel, sample: Arrays) -> list[LearnedRange]:
-    """Put the weights on their grids for good, and say which range was learned for which tensor."""
-    for layer in quantized.weights:
-        for variable, values in layer.quantized():
-            variable.assign(values)
-    ranges = {layer.name: tuple(float(end) for end in layer.range()) for layer in quantized.activations}
-    seen = quantized.seen(sample)
-    return [
-        LearnedRange(name=name, low=ranges[name][0], high=ranges[name][1], holds=fingerprint(values))
-        for name, values in seen.items()
-    ]
+def _tried(ranges: Ranges, calibrated: Calibrated | None) -> tuple[bool, ...]:
+    """Whether to begin with observed ranges, with calibrated ones, or with those that are better."""
+    if not calibrated or not ranges:
+        return (False,)
+    # Held-out samples cannot tell what the samples need that were merged: those ranges are not up for choice.
+    return (True,) if calibrated.merged else (False, True)
 
 
-def _notes(outcome: Outcome, quantized: QuantizedModel, with_truth: bool) -> tuple[str, ...]:
+def _notes(outcome: Outcome, trainee: Trainee, *, with_truth: bool) -> tuple[str, ...]:
     how = "distillation and the given truth" if with_truth else "distillation, without labels"
     before, after = outcome.losses[0], outcome.losses[outcome.best]
     kept = f"epoch {outcome.best} of {len(outcome.losses) - 1}" if outcome.best else "no epoch was better than none"
@@ -118,6 +160,6 @@ def _notes(outcome: Outcome, quantized: QuantizedModel, with_truth: bool) -> tup
         f"fine-tuned by {how}: {outcome.trained} calibration samples, loss on {outcome.held_out} others "
         f"{before:.3g} → {after:.3g} ({kept})"
     ]
-    if quantized.untrained:
-        notes.append(f"not fine-tuned, no kernel we know: {', '.join(quantized.untrained)}")
+    if trainee.untrained:
+        notes.append(f"not fine-tuned, no kernel we know: {', '.join(trainee.untrained)}")
     return tuple(notes)

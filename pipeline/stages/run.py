@@ -8,6 +8,7 @@ from pipeline.errors import UsageError, nearest
 from pipeline.exporters import FORMATS, NOT_AVAILABLE, OWN_FORMAT, QUANTIZED
 from pipeline.exporters.detect import SourceKind, detect
 from pipeline.exporters.quantized import marks
+from pipeline.finetune.settings import TRAINEES
 from pipeline.flow import Step
 from pipeline.inventory.selector import select
 from pipeline.inventory.sheets import kept_facts
@@ -52,8 +53,8 @@ def steps(
 
     prepared = prepare_step(context, kind, calibrate, test)
     sources = branches(context, names, prepared, calibrate)
-    plain = sources.get(0)  # the source as given: what searches start from, and what the report's calibrations are of
-    exported, calibrated = (plain.exported, plain.calibrated) if plain else ({}, {})
+    # Of the source as given: what searches and trainings start from, and what the report's calibrations are of.
+    exported, calibrated = sources[0].exported, sources[0].calibrated
     sensitive, searched = _searches(context, names, targets, prepared, exported, calibrated)
     quantized = {
         name: sources[weight_bits(name)].quantize_step(context, name, searched.get(name), calibrate) for name in names
@@ -204,7 +205,7 @@ def _suits(kind: SourceKind, name: str) -> bool:
     found = recipe(name)
     if found.format not in FORMATS[kind] or (kind in QUANTIZED) != name.endswith(AS_IS):
         return False
-    return (kind == "keras" or not weight_bits(name)) and (
+    return (kind in TRAINEES or not weight_bits(name)) and (
         found.start != "source" or found.format != "tflite" or kind not in (*OWN_FORMAT, "pytorch")
     )
 
@@ -223,5 +224,5 @@ def _why_not(context: Context, kind: SourceKind, name: str) -> str:
     if wanted.format not in FORMATS[kind]:
         return f"not available: {NOT_AVAILABLE.get((kind, wanted.format), f'a {kind} source has no way there')}"
     if weight_bits(name):
-        return f"only a Keras model can be fine-tuned, this is a {kind} source"
+        return f"only a Keras or PyTorch model can be fine-tuned, this is a {kind} source: its graph is made to compute"
     return f"not available: it is an option of TensorFlow's converter, which starts from a TensorFlow model, not {kind}"

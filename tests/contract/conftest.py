@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from exported_model import DATA, Exported
 
-from pipeline.finetune.settings import Settings
+from pipeline.finetune.settings import Origin, Settings
 from pipeline.recipes.recipe import WEIGHT_BITS
 from pipeline.worker import Worker
 
@@ -55,16 +55,23 @@ def exported(worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Export
         branch.mkdir()
         worker.call(
             "pipeline.stages.finetune_jobs:finetune",
-            model=folder / "net.keras",
+            origin=Origin(
+                kind="keras",
+                model=folder / "net.keras",
+                factory="",
+                base=folder,
+                prepared=folder / "model",
+                inputs=inputs,
+                outputs=prepared["outputs"],
+                scratch=branch,
+            ),
             data=DATA.spec("calibrate"),
-            inputs=inputs,
-            outputs=prepared["outputs"],
+            calibrate=DATA.spec("calibrate"),
             weight_bits=bits,
+            part=4,
             settings=Settings(epochs=2, patience=2, batch_size=4, learning_rate=1e-3, held_out=0.3, seed=0),
             loss="",
-            scratch=branch,
             checkpoint=branch / "checkpoint",
-            **common,
         )
         for format in ("tflite", "onnx") if bits == 8 else ("tflite",):
             scratch = _exported(worker, branch, format, inputs=inputs, **common)

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 tf = pytest.importorskip("tensorflow")
 
-from pipeline.finetune import fake_quantization as fake  # noqa: E402
+from pipeline.finetune.keras import fake_quantization as fake  # noqa: E402
 
 PER_CHANNEL, PER_TENSOR = qtyping.QuantGranularity.CHANNELWISE, qtyping.QuantGranularity.TENSORWISE
 FLOATS = st.floats(-20, 20, width=32, allow_subnormal=False)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 pytest.importorskip("tensorflow")
-import pipeline.finetune  # noqa: F401  isort: skip  chooses Keras's backend
+import pipeline.finetune.keras  # noqa: F401  isort: skip  chooses Keras's backend
 
 import keras
 from keras import layers
 
-from pipeline.finetune.folding import folded
-from pipeline.finetune.quantized_model import quantized_model
+from pipeline.finetune.keras.folding import folded
+from pipeline.finetune.keras.quantized_model import quantized_model
 
 
 def normalization(**options: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipeline.finetune.quantized_model import QuantizedModel
+from pipeline.finetune.keras.quantized_model import QuantizedModel
 
 _FIRST, _SECOND, _EPSILON = 0.9, 0.999, 1e-8  # as in the paper
 
@@ -31,7 +31,7 @@ class RelativeAdam:
         self._first = [tf.Variable(tf.zeros(variable.shape)) for variable in self._trained]
         self._second = [tf.Variable(tf.zeros(variable.shape)) for variable in self._trained]
         self._steps = tf.Variable(0.0)
-        self.rate = tf.Variable(0.0)
+        self.rate = tf.Variable(0.0, trainable=False)
         self.variables = [*self._first, *self._second, self._steps]
 
     def apply(self, gradients: Sequence[Any]) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from pipeline.finetune.graph import Links, flat, links
-from pipeline.finetune.layers import kernels
+from pipeline.finetune.keras.graph import Links, flat, links
+from pipeline.finetune.keras.layers import kernels
 
 # LiteRT computes these inside the op before, so that no tensor is between them; not after a transposed convolution.
 _FUSED = frozenset({"linear", "relu", "relu6"})

@@ -37,9 +37,31 @@ def fake_quantize_weights(weights: Any, clip: Any, *, bits: int, axes: tuple[int
 
 
 def fake_quantize_activations(x: Any, low: Any, high: Any) -> Any:
-    """x on the int8 grid of the range (low, high), which is widened to contain zero: zero is always on the grid."""
-    low, high = tf.minimum(low, 0.0), tf.maximum(high, 0.0)
+    """x on the int8 grid of the range (low, high), which is widened to contain zero: zero is always on the grid.
+
+    The gradient is written out, and keeps nothing but the tensor itself until it is needed.
+    """
+    return _on_grid(x, tf.minimum(low, 0.0), tf.maximum(high, 0.0))
+
+
+@tf.custom_gradient  # type: ignore[untyped-decorator]
+def _on_grid(x: Any, low: Any, high: Any) -> Any:
     scale = tf.maximum(high - low, _LEAST_BOUND) / 255.0
-    zero_point = straight_through_round(-128.0 - low / scale)
-    integer = tf.clip_by_value(straight_through_round(x / scale) + zero_point, -128.0, 127.0)
-    return (integer - zero_point) * scale
+    exact = -128.0 - low / scale
+    zero_point = tf.round(exact)
+
+    def gradients(upstream: Any) -> tuple[Any, Any, Any]:
+        """Inside: x + rounding error × scale. Outside: the end of the grid, which is the range's end moved by the
+        rounding error of the zero point × scale."""
+        steps = x / scale
+        integer = tf.round(steps)
+        above = integer + zero_point > 127.0
+        outside = (integer + zero_point < -128.0) | above
+        moved = zero_point - exact
+        by_scale = tf.where(outside, tf.where(above, 255.0 - moved, -moved), integer - steps)
+        by_end = tf.reduce_sum(tf.where(outside, upstream, 0.0))
+        of_scale = tf.reduce_sum(upstream * by_scale) / 255.0
+        return tf.where(outside, 0.0, upstream), by_end - of_scale, of_scale
+
+    integer = tf.clip_by_value(tf.round(x / scale) + zero_point, -128.0, 127.0)
+    return (integer - zero_point) * scale, gradients

@@ -6,14 +6,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipeline.errors import ConversionFailed
-from pipeline.finetune.training import TruthLoss
+from pipeline.finetune.keras.network import TruthLoss
+from pipeline.finetune.truths import are_classes, single_output, spread
 from pipeline.samples.user_function import call, load_function
 
 
-def truth_loss(
-    function: str, base: Path, names: list[str], softmax: tuple[bool, ...], truths: np.ndarray[Any, Any] | None
-) -> TruthLoss | None:
+def truth_loss(function: str, base: Path, names: list[str], truths: np.ndarray[Any, Any] | None) -> TruthLoss | None:
     """The user's function (`qat.loss`), else cross-entropy for class numbers and squared error for other truths.
 
     None without either. The function gets a dict of output name -> tensor [N, …] and the truths [N, …] (None without
@@ -27,15 +25,11 @@ def truth_loss(
         return lambda outputs, _, truth: call(function, made, dict(zip(names, outputs, strict=True)), truth)
     if truths is None:
         return None
-    if len(names) != 1:
-        raise ConversionFailed(
-            f"qat.truth: the model has {len(names)} outputs: {', '.join(names)}",
-            hint="say what to do with them in a function: qat: {loss: file.py:function}",
-        )
-    if truths.dtype.kind in "iu" and truths.ndim == 1:
+    single_output(names)
+    if are_classes(truths):
         return lambda _, compared, truth: _cross_entropy(compared[0], truth)
-    spread = max(float(np.var(truths)), 1e-12)
-    return lambda outputs, _, truth: tf.reduce_mean(tf.square(outputs[0] - tf.cast(truth, tf.float32))) / spread
+    wide = spread(truths)
+    return lambda outputs, _, truth: tf.reduce_mean(tf.square(outputs[0] - tf.cast(truth, tf.float32))) / wide
 
 
 def _cross_entropy(scores: Any, classes: Any) -> Any:

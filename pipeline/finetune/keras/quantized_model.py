@@ -6,9 +6,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from pipeline.finetune.folding import fused_activation, is_transposed
-from pipeline.finetune.graph import Links, links
-from pipeline.finetune.layers import KERNELS, Mode, QuantizedActivation, QuantizedWeights, kernels
+from pipeline.finetune.keras.folding import fused_activation, is_transposed
+from pipeline.finetune.keras.graph import Links, links
+from pipeline.finetune.keras.layers import KERNELS, Mode, QuantizedActivation, QuantizedWeights, kernels
 
 # Ops that move values but make no new ones: what they give is on the grid of what they got. Average pooling is among
 # them because the runtimes want one scale on both sides of it.

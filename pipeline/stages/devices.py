@@ -118,13 +118,19 @@ def fitting(artifact: Artifact, quality: Quality, fit: Fit | None) -> tuple[Arti
         return artifact, quality
     lowered = fit.lowered
     return (
-        replace(artifact, blob=lowered.blob, size_bytes=lowered.size_bytes, notes=(*artifact.notes, *lowered.steps)),
+        replace(
+            artifact,
+            blob=lowered.blob,
+            size_bytes=lowered.size_bytes,
+            beside=lowered.beside,
+            notes=(*artifact.notes, *lowered.steps),
+        ),
         replace(quality, golden_outputs=lowered.golden_outputs or quality.golden_outputs),
     )
 
 
 def _fits(context: Context, facts: Facts, candidates: Mapping[str, tuple[Artifact, Quality]]) -> dict[str, Fit]:
-    fitter = Fitter(context.worker, context.store.add_file, context.scratch)
+    fitter = Fitter(context.worker, context.store, context.scratch)
     found = {}
     for name, (artifact, quality) in candidates.items():
         if artifact.format == "pt" or artifact.format not in RUNTIMES:
@@ -155,6 +161,7 @@ def _request(
         format=artifact.format,
         inputs=quality.golden_inputs,
         expected=quality.golden_outputs,
+        beside=tuple(artifact.beside),
         threads=target.threads,
         warm_max_s=asked.warm,
         warm_min_samples=asked.min_samples,
@@ -175,8 +182,7 @@ def _measure(
                     if device.over:
                         break
                     request = requests[name]
-                    roles = {"blob": request.blob, "inputs": request.inputs, "expected": request.expected}
-                    files = {role: context.store.path(digest) for role, digest in roles.items()}
+                    files = {role: context.store.path(digest) for role, digest in request.files.items()}
                     try:
                         found[name] = device.bench(request, target.step_timeout_s, files)
                     except DeployError as error:
@@ -192,5 +198,5 @@ def _all_failed(target: TargetSpec, release: Release, failed: Failed) -> Measure
     return Measured(target=target.name, results=dict.fromkeys(release.candidates, failed))
 
 
-def _files(artifact: Artifact, quality: Quality) -> tuple[str, str, str]:
-    return artifact.blob, quality.golden_inputs, quality.golden_outputs
+def _files(artifact: Artifact, quality: Quality) -> tuple[str, ...]:
+    return artifact.blob, *artifact.beside, quality.golden_inputs, quality.golden_outputs

@@ -50,7 +50,7 @@ class ShellDevice(Device):
         if self._runner is None:
             hint = "install a package with a runner (entry point edge_deploy.runners), or set `python:` if it has one"
             raise NoRuntime(f"{name}: nothing here can run a model on a device without Python", hint=hint)
-        if files is None or not files.keys() >= {"blob", "inputs", "expected"}:
+        if files is None or not files.keys() >= request.files.keys():
             raise InputError(f"{name}: a device without Python needs the host's copies of the model and the sample")
         facts = self.facts()
         meter = metering(name, self.spec.meter, request.energy, facts.power_sources)
@@ -60,7 +60,7 @@ class ShellDevice(Device):
             meter.begin()
             request, reading = replace(request, energy=meter.plan), meter.reading()
             deadline_s += meter.lasts_s()
-        session.check({role: digest_hex(getattr(request, role)) for role in ("blob", "inputs", "expected")})
+        session.check({role: digest_hex(digest) for role, digest in request.files.items()})
         with turn(session, deadline_s) as waited_s:
             seen = self._conditions("before")
             with sampled(session, reading) as readings:

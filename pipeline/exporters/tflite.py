@@ -33,7 +33,15 @@ class TfliteSource:
 
     def fix_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         asked = {int(detail["index"]): shapes[name] for name, detail in self._inputs.items()}
-        if any(tuple(detail["shape"]) != asked[int(detail["index"])] for detail in self._inputs.values()):
+        declared = {spec.name: spec.shape for spec in self.inputs}
+        free = any(-1 in shape for shape in shapes.values())
+        if free and any(shapes[name] != shape for name, shape in declared.items()):
+            said = ", ".join(f"{name} {list(shape)}" for name, shape in declared.items())
+            raise InputError(
+                f"{self._path}: a .tflite keeps all its free dimensions or none; it takes {said}",
+                hint="give in source.inputs -1 for all of these dimensions, or a size for each",
+            )
+        if not free and any(tuple(detail["shape"]) != asked[int(detail["index"])] for detail in self._inputs.values()):
             self._file = self._scratch / "bound.tflite"
             _bind(self._path, asked, self._file)
         try:
@@ -48,6 +56,27 @@ class TfliteSource:
 
     def save(self, path: Path) -> None:
         shutil.copyfile(self._file, path)
+
+
+def name_tensors(path: Path) -> int:
+    """Give tensors whose name another one has a name of their own; how many there were, in a file that is else left.
+
+    Ranges and the quantizer know tensors by name ("Tensor name arg0 is not unique in the model").
+    """
+    model = flatbuffer_utils.read_model(str(path))
+    main = model.subgraphs[0]
+    ends = {id(main.tensors[place]) for place in (*main.inputs, *main.outputs)}
+    every = [tensor for graph in model.subgraphs for tensor in graph.tensors if tensor.name]
+    taken: set[bytes] = set()
+    renamed = 0
+    for number, tensor in enumerate(sorted(every, key=lambda one: id(one) not in ends)):
+        if tensor.name in taken and id(tensor) not in ends:
+            tensor.name = tensor.name + b"#%d" % number
+            renamed += 1
+        taken.add(tensor.name)
+    if renamed:
+        flatbuffer_utils.write_model(model, str(path))
+    return renamed
 
 
 def _details(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

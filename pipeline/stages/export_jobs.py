@@ -1,6 +1,5 @@
 """The worker's side of `export`: load the source, check the data, fix shapes, convert, compare."""
 
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 from pipeline.errors import ConversionFailed, InputError
 from pipeline.exporters.source import Arrays, Unstated, bound_shapes, missing_tensorflow, open_source
 from pipeline.exporters.stateful import StatefulSource
+from pipeline.model_files import copy_model
 from pipeline.plugins import load_plugin
 from pipeline.quality.outputs import OutputsReader, OutputsWriter
 from pipeline.records import Format
@@ -77,11 +77,19 @@ def prepare(
     }
 
 
-def as_is(*, source: Path, format: Format, scratch: Path, report: Report, state: State | None = None) -> dict[str, Any]:
-    """The source itself, which is a file of this format, at `scratch`/model."""
-    shutil.copyfile(source, scratch / "model")
+def as_is(
+    *, source: Path, format: Format, named: bool, scratch: Path, report: Report, state: State | None = None
+) -> dict[str, Any]:
+    """The source itself, which is a file of this format, at `scratch`/model; `named`: with a name for each tensor."""
+    copy_model(format, source, scratch / "model")
+    notes: tuple[str, ...] = ()
+    if named:
+        from pipeline.exporters.tflite import name_tensors
+
+        renamed = name_tensors(scratch / "model")
+        notes = (f"{renamed} tensors renamed: others had the same name",) if renamed else ()
     write_state(format, scratch / "model", state or {})
-    return {"notes": ()}
+    return {"notes": notes}
 
 
 def to_tflite(*, source: Path, scratch: Path, report: Report, state: State | None = None) -> dict[str, Any]:
@@ -98,7 +106,7 @@ def to_onnx(
     *, source: Path, opset: int, archived: bool, scratch: Path, report: Report, state: State | None = None
 ) -> dict[str, Any]:
     """SavedModel archive (or the ONNX source itself) → float `.onnx`, as its converter gives it."""
-    import onnx
+    from pipeline import onnx_file
 
     if archived:
         from pipeline.exporters.saved_model import unpack_archive
@@ -109,8 +117,8 @@ def to_onnx(
             raise missing_tensorflow(str(error.name), "exporting to ONNX") from None
         model = convert(unpack_archive(source, scratch), opset=opset)
     else:
-        model = onnx.load(str(source))
-    onnx.save(model, str(scratch / "model"))
+        model = onnx_file.read_graph(source)
+    onnx_file.write(model, scratch / "model", source.parent)
     write_state("onnx", scratch / "model", state or {})
     return {"notes": ()}
 
@@ -123,7 +131,7 @@ def make_quantizable(
 
     model, state = scratch / "model", state_of("onnx", scratch / "model")
     stateful = open_model("onnx", model) if state else None
-    shutil.copyfile(model, scratch / "raw")
+    copy_model("onnx", model, scratch / "raw")
     samples = (
         step
         for sample in open_samples(calibrate, inputs, base)

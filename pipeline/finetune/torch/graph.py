@@ -1,4 +1,4 @@
-"""A torch.export program in functional form: its kernels, their batch normalizations, and where the runtimes quantize."""
+"""A torch.export program in functional form: kernels, batch normalizations, and where the runtimes quantize."""
 
 import operator
 from collections.abc import Iterator, Mapping

@@ -1,6 +1,6 @@
 """The first program run on a device: it makes our folder there and says whether the agent is in it.
 
-Run as `python3 -I -c THIS ROOT AGENT_SHA256 TOKEN [PREFER_OWN]`. It must run on any Python 3, since it is what finds
+Run as `python3 -I -S -c THIS ROOT AGENT_SHA256 TOKEN [PREFER_OWN]`. It must run on any Python 3, since it is what finds
 out which one is there. An agent that arrived as `<sha256>.<TOKEN>.part` is hashed and renamed. When the agent is there,
 this process becomes it, so that connecting costs one command, one round trip and one start of Python; with PREFER_OWN
 in the interpreter of ROOT/env, the environment that `deploy targets provision` made, if there is one.
@@ -66,7 +66,7 @@ if __name__ == "__main__":
         program, root = compiled(str(answer["agent"])), str(answer["root"])
         own = os.path.join(root, "env", "bin", "python3")  # noqa: PTH118
         if sys.argv[4:] and os.access(own, os.X_OK):
-            os.execv(own, [own, "-I", program, root])
+            os.execv(own, [own, "-I", "-S", program, root])
         sys.argv = [program, root]
         sys.path.insert(0, program)
         importlib.import_module("edge.main").main(sys.argv)

@@ -255,7 +255,7 @@ def _counted(chunks: Iterable[bytes], at: int, total: int, progress: Progress | 
 def open_session(transport: Transport) -> Session:
     """Put this version's agent on the device unless it is there, start it, and agree on the wire version."""
     source, token = packed(), secrets.token_hex(6)
-    argv = [transport.python, "-I", "-c", BOOT, transport.root, sha256(source).hexdigest(), token]
+    argv = [transport.python, "-I", "-S", "-c", BOOT, transport.root, sha256(source).hexdigest(), token]
     if not transport.spec.python:  # an interpreter that the user named is the user's choice
         argv.append("prefer-own")
     stream, boot = _start(transport, argv)

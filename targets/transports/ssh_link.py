@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from fabric import Config, Connection  # type: ignore[import-untyped]
-from paramiko import Agent, AuthenticationException, HostKeys, MissingHostKeyPolicy, PKey, SSHClient, SSHException
+from paramiko import (
+    Agent,
+    AuthenticationException,
+    HostKeys,
+    MissingHostKeyPolicy,
+    PKey,
+    SSHClient,
+    SSHException,
+    Transport,
+)
 from paramiko.auth_strategy import AuthSource, AuthStrategy, InMemoryPrivateKey, OnDiskPrivateKey
 from paramiko.config import SSHConfig, SSHConfigDict
 from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
@@ -136,6 +145,7 @@ class StrictConnection(Connection):  # type: ignore[misc]
             "banner_timeout": limit_s,
             "auth_timeout": limit_s,
             "channel_timeout": limit_s,
+            "transport_factory": speak,
         }
         looked_in = self.known_hosts_files()
         self.client.set_missing_host_key_policy(_NamingRejectPolicy(looked_in))
@@ -256,6 +266,18 @@ def known_keys(paths: Iterable[Path]) -> HostKeys:
     for path in paths:
         _load_host_keys(keys, path)
     return keys
+
+
+def speak(sock: Any, **options: Any) -> Transport:
+    """A transport over a connected socket, as paramiko makes it, that prefers the cheaper of the strong ciphers.
+
+    AES-GCM encrypts and authenticates in one pass; paramiko would take AES-CTR with an HMAC, which costs a transfer
+    half as much CPU time again, here and on the device. Devices that know no GCM get what they would have got.
+    """
+    transport = Transport(sock, **options)
+    offered = transport.get_security_options()
+    offered.ciphers = sorted(offered.ciphers, key=lambda name: "-gcm@" not in name)
+    return transport
 
 
 def dial(host: str, port: int, timeout_s: float) -> socket.socket:

@@ -130,7 +130,16 @@ def emulation() -> str:
     return "QEMU virtual CPU" if "QEMU" in parse_cpuinfo(read_text("/proc/cpuinfo"))["model"] else ""
 
 
+def find_packages() -> None:
+    """Let this interpreter see installed packages: the agent starts without `site`, which costs more than our modules."""
+    if sys.flags.no_site and "site" not in sys.modules:
+        import site
+
+        site.main()
+
+
 def distributions(names: Iterable[str]) -> dict[str, str]:
+    find_packages()
     found = {}
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -32,7 +32,7 @@ def kept(root: Path) -> Path:
 
 def start(root: Path, *operations: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
     """The agent's replies, and what the first interpreter, which alone has `-v`, imported from where."""
-    argv = [sys.executable, "-v", "-I", "-c", BOOT, str(root), DIGEST, "token"]
+    argv = [sys.executable, "-v", "-I", "-S", "-c", BOOT, str(root), DIGEST, "token"]
     requests = ({"id": 1, "op": "hello", "wire": list(WIRE)}, *operations)
     lines = "".join(json.dumps(request) + "\n" for request in requests)
     done = subprocess.run(argv, input=lines, capture_output=True, text=True, check=True, timeout=60)

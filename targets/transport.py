@@ -18,8 +18,8 @@ from targets.records import TargetSpec
 
 Progress = Callable[[int, int], None]  # (sent_bytes, total_bytes)
 
-# Two of the packets that OpenSSH takes (32 KiB with 64 bytes of paramiko's own), so that none is nearly empty. Small enough
-# that hundreds of devices which are sent to at once cost little memory, and for a progress bar on a slow link.
+# Two of the packets that OpenSSH takes (32 KiB with 64 bytes of paramiko's own), so that none is nearly empty. Small
+# enough that hundreds of devices which are sent to at once cost little memory, and for a progress bar on a slow link.
 CHUNK_BYTES = 2 * (32768 - 64)
 # An SD card may flush for half a minute before it takes the next byte; a device that takes none for a whole one hangs.
 STALL_S = 60.0

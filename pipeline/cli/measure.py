@@ -318,7 +318,7 @@ class _Asked:
             for label, files in plan.files.items():
                 request = plan.requests[label]
                 for role, path in files.items():
-                    device.push(path, getattr(request, role))
+                    device.push(path, request.files[role])
             session = replace(run(device, plan, lambda block: told()), target=spec.name)
             if self.profile:
                 session = replace(
@@ -328,9 +328,10 @@ class _Asked:
         return session
 
     def _profile(self, device: "Device", subject: "Subject") -> "Profile":
+        request = subject.request(device.spec, self.how())
         for role, path in subject.files().items():
-            device.push(path, getattr(subject, role))
-        return device.profile(subject.request(device.spec, self.how()), device.spec.step_timeout_s, subject.files())
+            device.push(path, request.files[role])
+        return device.profile(request, device.spec.step_timeout_s, subject.files())
 
 
 def _leave(sessions: "list[Session]", force: bool) -> None:

@@ -131,7 +131,7 @@ def emulation() -> str:
 
 
 def find_packages() -> None:
-    """Let this interpreter see installed packages: the agent starts without `site`, which costs more than our modules."""
+    """Let this interpreter see installed packages; the agent starts without `site`, as that costs time."""
     if sys.flags.no_site and "site" not in sys.modules:
         import site
 

@@ -84,6 +84,7 @@ class Prepared:
     tools: Mapping[str, str]
     learned: str = ""  # of a fine-tuned model: blob of the ranges that training learned
     notes: tuple[str, ...] = ()  # what every candidate's user should know, such as what training did
+    beside: Mapping[str, int] = field(default_factory=dict)  # digest -> bytes: in its folder, with its weights
     kind: Literal["prepared"] = "prepared"
 
 
@@ -100,6 +101,7 @@ class Exported:
     sqnr_db: float
     notes: tuple[str, ...]
     tools: Mapping[str, str]
+    beside: Mapping[str, int] = field(default_factory=dict)  # digest -> bytes: in its folder, with its weights
     kind: Literal["exported"] = "exported"
 
 
@@ -247,6 +249,7 @@ class Artifact:
     convert_s: float
     notes: tuple[str, ...] = ()
     float_bytes: int = 0  # of the float32 model it was made from; 0: not known
+    beside: Mapping[str, int] = field(default_factory=dict)  # digest -> bytes: in its folder, with its weights
     kind: Literal["artifact"] = "artifact"
 
 
@@ -412,6 +415,7 @@ class CandidateReport:
     size_ratio: float | None = None  # against the float32 model it was made from
     promised_size_ratio: float | None = None  # what the toolkits' guides say of this kind of quantization
     promised_latency_ratio: float | None = None
+    beside: Mapping[str, int] = field(default_factory=dict)  # digest -> bytes: files in its folder, with its weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

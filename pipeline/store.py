@@ -20,11 +20,13 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline import codec
-from pipeline.errors import HostDiskFull, UsageError
+from pipeline import codec, model_files
+from pipeline.errors import ConversionFailed, HostDiskFull, UsageError
+from pipeline.records import Format
 
 T = TypeVar("T")
 _DIGEST = re.compile(rb'"([0-9a-f]{64})"')
@@ -76,6 +78,15 @@ def check_writable(folder: Path) -> None:
 def _holds(path: Path, size_bytes: int) -> bool:
     # A blob that was cut short by others must be replaced, or the step that made it could never mend it.
     return path.exists() and path.stat().st_size == size_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A model in the store."""
+
+    blob: str
+    beside: Mapping[str, int]  # digest -> bytes, of the files in its folder that hold its weights
+    size_bytes: int  # of all of them
 
 
 class Store:
@@ -154,6 +165,29 @@ class Store:
             staged.chmod(0o444)
             staged.replace(target)
         return digest
+
+    def add_model(self, format: Format, source: Path) -> Kept:
+        """Take a model and what lies beside it into the store, where each has a second name in the model's folder.
+
+        Raises:
+            ConversionFailed: a file beside it is not named by its digest.
+        """
+        names = model_files.beside(format, source)
+        found = {}
+        for name in names:
+            place = source.parent / name
+            size_bytes = place.stat().st_size
+            known = self.path(name)
+            digest = name if known.exists() and known.samefile(place) else self.add_file(place)
+            if digest != name:
+                raise ConversionFailed(f"its weights in {name[:16]}… have changed", hint="make the model again")
+            found[digest] = size_bytes
+        own_bytes = source.stat().st_size
+        blob = self.add_file(source)
+        with explained_disk_errors(self.root):
+            for digest in found:
+                model_files.link(self.path(digest), self.path(blob).parent / digest)
+        return Kept(blob=blob, beside=found, size_bytes=own_bytes + sum(found.values()))
 
     def add_bytes(self, data: bytes) -> str:
         """Take bytes into the store and return their digest."""

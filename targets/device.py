@@ -70,7 +70,7 @@ class Device(ABC):
     def bench(self, request: BenchRequest, deadline_s: float, files: Mapping[str, Path] | None = None) -> Measurement:
         """Run one benchmark in a fresh process on the device.
 
-        `files` has the host's copies of the request's `blob`, `inputs` and `expected` under these names, for devices
+        `files` has the host's copies of `request.files`, for devices
         without Python: there the host prepares the sample and judges the answer. Raises NoRuntime, HashMismatch (a
         stored file has rotted: push it again), InputError (the sample does not fit the model), DeviceTimeout, or
         AgentFailed with the last lines of the process when it died.

@@ -132,7 +132,8 @@ class BenchRequest:
     """One benchmark of one pushed model, in a process of its own.
 
     `blob`, `inputs` and `expected` are SHA-256 digests of files already on the device: the model, one sample as
-    `.npz` (arrays named as the model's inputs), and the host's outputs for that sample as `.npz`.
+    `.npz` (arrays named as the model's inputs), and the host's outputs for that sample as `.npz`. So are those in
+    `beside`, which hold weights of the model and are asked for by it under these names.
     """
 
     blob: str
@@ -147,6 +148,17 @@ class BenchRequest:
     cpus: tuple[int, ...] = ()  # the cores it may run on; empty: all
     governor: str = ""  # to set while it runs, and to set back; empty: left alone
     energy: EnergyPlan | None = None  # None: no energy is asked for, and no time is spent on it
+    beside: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Digests by role; a file beside the model has its digest for a role."""
+        return {
+            "blob": self.blob,
+            "inputs": self.inputs,
+            "expected": self.expected,
+            **{digest: digest for digest in self.beside},
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

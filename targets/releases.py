@@ -4,7 +4,8 @@ The device's disk is the truth. Every operation may be repeated after a crash at
 ends in the same state; none leaves anything incomplete under a live name.
 
 ROOT/blobs/sha256/<digest>    complete and hashed, never changed
-ROOT/releases/<id>/           manifest.json, manifest.sig, staged.json, and the model under its own name; all or nothing
+ROOT/releases/<id>/           manifest.json, manifest.sig, staged.json, the model under its own name, and what holds its
+                              weights under the digests by which it asks for them; all or nothing
 ROOT/current                  → releases/<id>: the one in use
 ROOT/previous                 → releases/<id>: the last confirmed one before it, to go back to
 ROOT/confirmed                → releases/<id>: the last one that its device has proved

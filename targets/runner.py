@@ -76,7 +76,8 @@ class Runner(Protocol):
     ) -> Mapping[str, Any]:
         """Run one benchmark: the result in the agent's own words, read by `targets.wire.decode_measurement`.
 
-        `files` has the host's copies of the request's `blob`, `inputs` and `expected` under these three names. The
+        `files` has the host's copies of the request's `blob`, `inputs` and `expected` under these three names, and of
+        those in `beside` under their digests. The
         result's keys are runtime, runtime_version, delegate, load_ns, first_ns, warmup_ns, warm_ns,
         load_peak_rss_bytes, peak_rss_bytes (None where unknown), max_steps, finite, and conditions (text to text).
         With `request.energy` a power sensor is read meanwhile, and `windows` says when it was idle and when busy, as

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import numpy_helper
 
+from pipeline import onnx_file
 from pipeline.calibration.observer import Array, Derived, Observer, Take
 from pipeline.runtimes.state import KEY, parse, unrolled
 from targets.records import TensorSpec
@@ -23,7 +23,7 @@ class OnnxObserver(Observer):
 
     def __init__(self, path: Path, scratch: Path) -> None:
         super().__init__(path, scratch)
-        self._model = onnx.load(str(path))
+        self._model, self._folder = onnx_file.read_graph(path), path.parent
         graph = self._model.graph
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
         known = {value.name: value for value in (*graph.value_info, *graph.output)}
@@ -54,7 +54,7 @@ class OnnxObserver(Observer):
         if node.op_type == "Clip":
             bounds = [self._constants.get(name) if name else None for name in node.input[1:3]]
             if all(bound is not None for bound, name in zip(bounds, node.input[1:3], strict=True) if name):
-                values = [None if bound is None else float(numpy_helper.to_array(bound)) for bound in bounds]
+                values = [None if bound is None else float(onnx_file.array(bound, self._folder)) for bound in bounds]
                 low, high = (*values, None, None)[:2]
                 return Derived(
                     source=node.input[0],
@@ -74,7 +74,7 @@ class OnnxObserver(Observer):
         # A model needs an output, also when only its inputs are watched.
         shown = dict.fromkeys([*self._names, *self._state])
         model.graph.output.extend([known[name] for name in shown] or self._model.graph.output)
-        self._watching = model.SerializeToString()
+        self._watching = model
 
     def _open(self, threads: int) -> None:
         options = onnxruntime.SessionOptions()
@@ -83,8 +83,8 @@ class OnnxObserver(Observer):
         options.intra_op_num_threads = threads
         # Its threads would burn what the counting between two samples needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(self._watching, options, providers=["CPUExecutionProvider"])
-        self._watching = b""
+        self._session = onnx_file.session(self._watching, options, self._folder)
+        self._watching = onnx.ModelProto()
 
     def observe(self, inputs: Mapping[str, Array], take: Take) -> None:
         if self._state:

@@ -1,6 +1,5 @@
 """`deploy fit`."""
 
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,7 +62,7 @@ def fit(
     store = Store(state_folder(config, state))
     with Worker() as worker:
         facts = _probe(specs, store.root)
-        judged = _judge(Fitter(worker, store.add_file, store.workspace), path, facts)
+        judged = _judge(Fitter(worker, store, store.workspace), path, facts)
     if output is not None:
         _write(judged, path, output, store.path)
     if as_json:
@@ -143,6 +142,7 @@ def _judge(fitter: "Fitter", path: Path, probed: "dict[str, Facts | Failed]") ->
 def _write(judged: "Sequence[Judged]", path: Path, output: Path, blob: Callable[[str], Path]) -> None:
     """The one file for all targets: the lowered one, or the model itself where it fits as it is."""
     from pipeline.errors import ConversionFailed, EnvironmentFault, UsageError
+    from pipeline.model_files import copy_model
 
     made = {found.fit.lowered.blob for found in judged if found.fit and found.fit.lowered}
     if len(made) > 1:
@@ -153,7 +153,7 @@ def _write(judged: "Sequence[Judged]", path: Path, output: Path, blob: Callable[
         why = found.fit.text if found.fit else "it was not reached"
         raise ConversionFailed(f"{found.target}: {why}", hint=found.fit.remedy if found.fit else "try again")
     try:
-        shutil.copyfile(blob(made.pop()) if made else path, output)
+        copy_model("onnx" if output.suffix == ".onnx" else "tflite", blob(made.pop()) if made else path, output)
     except OSError as error:
         raise EnvironmentFault(f"cannot write {output}: {error.strerror}", hint="make room or rights") from None
 

@@ -1,4 +1,4 @@
-"""ONNX files as a source: checked, shapes fixed, external data taken in."""
+"""ONNX files as a source: checked, shapes fixed, external data taken in, or kept apart where it is too much."""
 
 import shutil
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 import onnxruntime
 from google.protobuf.message import DecodeError
-from onnx import numpy_helper
-from onnx.external_data_helper import uses_external_data
 
+from pipeline import onnx_file
 from pipeline.errors import InputError
 from pipeline.exporters.source import Arrays, refuse_bad_weights
+from pipeline.model_files import beside, total_bytes
 from pipeline.plugins import versions
 from pipeline.quantities import size
 from pipeline.runtimes.onnx import runtime_reason
@@ -21,7 +21,7 @@ from targets.records import TensorSpec
 
 _LEAST_OPSET = 7  # of onnxruntime; of older ones it takes only the ops that have not changed since
 _LEAST_IR = 4  # the first in which weights need not be inputs
-_MOST_BYTES = 2**31  # what one protocol buffer, and so one .onnx file, can hold
+_MOST_BYTES = 2**31 - 1  # what one protocol buffer, and so one .onnx file, can hold
 
 
 class OnnxSource:
@@ -29,7 +29,7 @@ class OnnxSource:
 
     def __init__(self, path: Path, *, signature: str = "", scratch: Path) -> None:
         self._path = path
-        self._model = _load(path)
+        self._model, self._folder = _load(path, scratch)
         weights = {initializer.name for initializer in self._model.graph.initializer}
         given = [value for value in self._model.graph.input if value.name not in weights]
         if not given:
@@ -38,9 +38,9 @@ class OnnxSource:
             )
         self.inputs = tuple(_ranked(path, value) for value in given)
         self.outputs = tuple(_spec(path, v) for v in self._model.graph.output)
-        self._session = _session(path, self._model)
+        self._session = _session(path, self._model, self._folder)
         self.tools: Mapping[str, str] = versions("onnx", "onnxruntime")
-        refuse_bad_weights(path, ((w.name, numpy_helper.to_array(w)) for w in self._model.graph.initializer))
+        refuse_bad_weights(path, ((w.name, onnx_file.array(w, self._folder)) for w in self._model.graph.initializer))
 
     def fix_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         graph = self._model.graph
@@ -59,7 +59,7 @@ class OnnxSource:
                 if not dimension.HasField("dim_value"):
                     dimension.Clear()
         self._model = onnx.shape_inference.infer_shapes(self._model, data_prop=True)
-        self._session = _session(self._path, self._model)
+        self._session = _session(self._path, self._model, self._folder)
         self.inputs = tuple(_spec(self._path, v) for v in self._model.graph.input if v.name in shapes)
         self.outputs = tuple(_spec(self._path, v) for v in self._model.graph.output)
 
@@ -75,26 +75,35 @@ class OnnxSource:
             ) from None
 
     def save(self, path: Path) -> None:
-        path.write_bytes(self._model.SerializeToString(deterministic=True))
+        onnx_file.write(self._model, path, self._folder)
 
 
 class QuantizedOnnxSource(OnnxSource):
-    """An ONNX file that is deployed byte by byte as it is: free dimensions stay free, external data is taken in."""
+    """An ONNX file that is deployed byte by byte as it is: free dimensions stay free, external data as in its base."""
 
     def fix_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         pass
 
     def save(self, path: Path) -> None:
-        if _external(onnx.load(str(self._path), load_external_data=False)):
+        if beside("onnx", self._path):
             super().save(path)
         else:
             shutil.copyfile(self._path, path)
 
 
-def _load(path: Path) -> onnx.ModelProto:
+def _load(path: Path, scratch: Path) -> tuple[onnx.ModelProto, Path]:
+    """The model, and the folder of those of its weights that are not in it: more than one file can hold, they go into
+    one of ours in `scratch`, and never into memory."""
+    if path.stat().st_size > _MOST_BYTES:
+        raise InputError(
+            f"{path}: {size(path.stat().st_size)} in one .onnx file, which holds {size(2**31)} at most",
+            hint="export it with its weights in a file beside it, such as onnx.save(…, save_as_external_data=True)",
+        )
     try:
-        _check_size(path)
-        model = onnx.load(str(path))
+        large = total_bytes("onnx", path) > onnx_file.LARGEST_BYTES
+        model = onnx_file.read_graph(path) if large else onnx_file.read(path)
+        if large:
+            onnx_file.write(model, scratch / "gathered", path.parent)
     except DecodeError:
         raise InputError(
             f"{path}: no ONNX model, or one that is cut off ({path.stat().st_size} bytes)",
@@ -108,40 +117,14 @@ def _load(path: Path) -> onnx.ModelProto:
     for part, what in ((model.graph.node, "nodes"), (model.graph.output, "outputs"), (model.opset_import, "opset")):
         if not part:
             raise InputError(f"{path}: the model has no {what}: cut off, or no ONNX model", hint="export it again")
-    return model
+    return model, scratch
 
 
-def _check_size(path: Path) -> None:
-    """Refuse more than one file can hold, before any of it is loaded."""
-    total = path.stat().st_size
-    if total < _MOST_BYTES:
-        for place in _external(onnx.load(str(path), load_external_data=False)):
-            beside = path.parent / place
-            total += beside.stat().st_size if beside.is_file() else 0
-    if total >= _MOST_BYTES:
-        raise InputError(
-            f"{path}: its weights are {size(total)}; an ONNX model that is sent to a device is one file, "
-            f"which holds less than {size(_MOST_BYTES)}",
-            hint="export it with float16 or int8 weights, or in parts",
-        )
-
-
-def _external(model: onnx.ModelProto) -> set[str]:
-    """The files beside the model that hold its weights."""
-    return {
-        entry.value
-        for tensor in model.graph.initializer
-        if uses_external_data(tensor)
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-
-
-def _session(path: Path, model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+def _session(path: Path, model: onnx.ModelProto, folder: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return onnx_file.session(model, options, folder)
     except Exception as error:  # onnxruntime has a class per status code, all direct children of Exception
         reason = runtime_reason(error)
         raise InputError(

@@ -15,6 +15,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto
 
+from pipeline.model_files import beside, total_bytes
+from pipeline.quantities import size
 from pipeline.runtimes.onnx import runtime_reason
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
@@ -39,10 +41,10 @@ def prepared(
 
     `steps` is `STEPS` unless given.
     """
-    size_bytes = raw.stat().st_size
-    if size_bytes > _LARGEST_BYTES:
+    size_bytes = total_bytes("onnx", raw)
+    if size_bytes > _LARGEST_BYTES or beside("onnx", raw):
         raw.replace(output)
-        return (f"not prepared for quantization: {size_bytes / 1e9:.1f} GB is too large for the tools that do it",)
+        return (f"not prepared for quantization: {size(size_bytes)} is too large for the tools that do it",)
     inputs = list(islice(iter(samples), _SAMPLES))
     raw.replace(output)
     ends, nodes = _described(output)

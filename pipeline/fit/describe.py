@@ -11,6 +11,7 @@ from pipeline.fit.memory import peak_bytes, tflite_peak_bytes
 from pipeline.fit.needs import is_tflite, needs_of
 from pipeline.fit.records import Described, Malformed, OnnxNeeds, TfliteNeeds
 from pipeline.fit.tflite_graph import INT8, INT16, UINT8
+from pipeline.model_files import total_bytes
 
 _INTEGER_OPS = {"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "QGemm", "DequantizeLinear"}
 _BITS = {"int4": 4, "uint4": 4, "int2": 2, "uint2": 2, "float4e2m1": 4}
@@ -53,13 +54,6 @@ def describe(*, model: Path, format: str = "", report: object = None) -> Describ
 
 def _onnx(path: Path, needs: OnnxNeeds) -> Described:
     loaded = onnx.load(path, load_external_data=False)
-    size = path.stat().st_size + sum(
-        (path.parent / entry.value).stat().st_size
-        for entry in {
-            e.value: e for t in loaded.graph.initializer for e in t.external_data if e.key == "location"
-        }.values()
-        if (path.parent / entry.value).is_file()
-    )
     try:
         graph = onnx.shape_inference.infer_shapes(loaded).graph
     except Exception:  # of a model that is odd, or over 2 GB: then its memory is not known
@@ -78,7 +72,7 @@ def _onnx(path: Path, needs: OnnxNeeds) -> Described:
     total = sum(1 for node in graph.node for name in node.output if name)
     return Described(
         format="onnx",
-        size_bytes=size,
+        size_bytes=total_bytes("onnx", path),
         needs=needs,
         # With half of the shapes unknown the sum says nothing.
         activation_bytes=peak_bytes(sizes, steps, kept) if 2 * known > total else 0,

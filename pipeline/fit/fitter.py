@@ -11,6 +11,7 @@ from pipeline.fit.judge import is_lowerable, judge, place_of, runtime_of
 from pipeline.fit.limits import Key
 from pipeline.fit.processors import known_bad
 from pipeline.fit.records import Described, Fit, Lowered, Reason, Rewritten
+from pipeline.store import Store
 from pipeline.worker import Worker
 from targets.device import Device
 from targets.records import Facts
@@ -29,14 +30,12 @@ class Fitter:
 
     Args:
         worker: where files are read and run.
-        keep: what to do with a lowered file or its answers; gives the digest they are known by.
+        store: where lowered files and their answers are kept.
         scratch: a folder for one job.
     """
 
-    def __init__(
-        self, worker: Worker, keep: Callable[[Path], str], scratch: Callable[[], AbstractContextManager[Path]]
-    ) -> None:
-        self._worker, self._keep, self._scratch = worker, keep, scratch
+    def __init__(self, worker: Worker, store: Store, scratch: Callable[[], AbstractContextManager[Path]]) -> None:
+        self._worker, self._store, self._scratch = worker, store, scratch
         self._described: dict[Path, Described] = {}
         self._lowered: dict[tuple[Path, Key], tuple[Lowered, Described] | ConversionFailed] = {}
 
@@ -98,12 +97,14 @@ class Fitter:
                 golden_output=answers,
             )
             now = self._worker.call("pipeline.fit.describe:describe", model=output, format=described.format)
+            kept = self._store.add_model(described.format, output)
             lowered = Lowered(
-                blob=self._keep(output),
+                blob=kept.blob,
+                beside=kept.beside,
                 size_bytes=now.size_bytes,
                 steps=made.steps,
                 max_error=made.max_error,
                 samples=made.samples,
-                golden_outputs=self._keep(answers) if answers.exists() else "",
+                golden_outputs=self._store.add_file(answers) if answers.exists() else "",
             )
         return lowered, now

@@ -75,14 +75,13 @@ def _made(format: str, model: Path, at: Key, output: Path) -> Iterator[Sequence[
         if steps:
             yield steps
         return
-    import onnx
-
+    from pipeline import onnx_file
     from pipeline.fit.lower_onnx import ways
 
     known = knowledge("onnxruntime", at)
     for step, make in ways(model, known["opset"], known["ir"]):
         try:
-            onnx.save(make(), output)
+            onnx_file.write(make(), output, model.parent)
         except Exception as error:  # the version converter raises whatever it likes: RuntimeError, ValueError, its own
             reason = str(error).strip().splitlines()[0].rpartition("failed: ")[2]
             raise ConversionFailed(f"ONNX's version converter has no way: {reason}") from None

@@ -8,13 +8,12 @@ changed, and last by the older number alone where only data types were added sin
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, defs, inliner, version_converter
 
+from pipeline import onnx_file
 from pipeline.errors import ConversionFailed
 
 _DOMAINS = ("", "ai.onnx")
-_LARGEST_BYTES = 2**31 - 1  # of one protocol buffer; beyond it weights must stand in files beside
 # Data types to the IR version that has them first.
 _TYPES = {
     **dict.fromkeys(("FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ"), 9),
@@ -35,9 +34,7 @@ def ways(model: Path, opset: int, ir: int) -> Iterator[Way]:
     Raises:
         ConversionFailed: there is none.
     """
-    loaded = onnx.load(model)
-    if loaded.ByteSize() > _LARGEST_BYTES:
-        raise ConversionFailed("models over 2 GB are not rewritten", hint="export it again for the older runtime")
+    loaded = onnx_file.read_graph(model)
     if loaded.functions:
         loaded = inliner.inline_local_functions(loaded)
     _check_types(loaded, ir)

@@ -1,7 +1,7 @@
 """What a model asks of a runtime, and whether a device has it: data, no behaviour but words."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 ModelFormat = Literal["tflite", "onnx", "ort"]
@@ -90,6 +90,7 @@ class Lowered:
     steps: tuple[str, ...]
     max_error: float
     samples: int
+    beside: Mapping[str, int] = field(default_factory=dict)  # digest -> bytes: in its folder, with its weights
     golden_outputs: str = ""  # SHA-256 of its own answers to the sample it was given; empty without one
 
 

@@ -81,10 +81,11 @@ class Search:
                 watched=watched,
                 expected=expected,
             )
-            model, answers = self._store.add_file(watched), self._store.add_file(expected)
-        for digest in (model, answers, self._subject.inputs):
+            model, answers = self._store.add_model(self._subject.format, watched), self._store.add_file(expected)
+        for digest in (model.blob, *model.beside, answers, self._subject.inputs):
             self._device.push(self._store.path(digest), digest)
-        found = self._device.distances(replace(self._request, blob=model, expected=answers), self._deadline_s)
+        request = replace(self._request, blob=model.blob, beside=tuple(model.beside), expected=answers)
+        found = self._device.distances(request, self._deadline_s)
         self.runtime = f"{found.runtime} {found.runtime_version}" + f" with {found.delegate}" * bool(found.delegate)
         self.runs += 1
         told = dict(zip(names, found.outputs, strict=True))

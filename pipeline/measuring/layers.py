@@ -100,13 +100,14 @@ def _onnx_layers(path: Path) -> list[tuple[str, str, str]]:
 def _onnx_values(path: Path, keys: Sequence[str], given: Mapping[str, Array], watched: Path) -> list[tuple[str, Array]]:
     import onnx
 
+    from pipeline import onnx_file
     from pipeline.runtimes.onnx import OnnxModel
 
-    model = onnx.load(str(path))
+    model = onnx_file.read_graph(path)
     own = [value.name for value in model.graph.output]
     more = [key for key in keys if key not in own]
     # A name alone: onnxruntime infers the rest.
     model.graph.output.extend(onnx.ValueInfoProto(name=key) for key in more)
-    onnx.save(model, str(watched))
+    onnx_file.write(model, watched, path.parent)
     values = OnnxModel(watched).invoke(given)
     return [(key, values[key]) for key in (*own, *more)]

@@ -27,10 +27,12 @@ class Subject:
     inputs: str
     expected: str
     paths: Mapping[str, Path]  # by digest
+    beside: tuple[str, ...] = ()  # files that the model wants in its folder
 
     def files(self) -> Mapping[str, Path]:
         """The host's files by role, as `Device.bench` takes them."""
-        return {role: self.paths[getattr(self, role)] for role in ("blob", "inputs", "expected")}
+        roles = {"blob": self.blob, "inputs": self.inputs, "expected": self.expected}
+        return {role: self.paths[digest] for role, digest in {**roles, **{one: one for one in self.beside}}.items()}
 
     def request(self, target: TargetSpec, how: "How") -> BenchRequest:
         """The benchmark of this model in one process."""
@@ -39,6 +41,7 @@ class Subject:
             format=self.format,
             inputs=self.inputs,
             expected=self.expected,
+            beside=self.beside,
             threads=how.threads or target.threads,
             warm_max_s=how.block_s,
             warm_min_samples=how.min_samples,
@@ -108,13 +111,14 @@ def released(bundle: Bundle, device_class: str) -> Subject:
     if not model.golden:
         raise InputError(f"{bundle.path}: has no golden sample to measure with", hint="make it again with `deploy run`")
     golden = model.golden[0]
-    digests = (model.blob, golden.inputs, golden.expected)
+    digests = (model.blob, golden.inputs, golden.expected, *model.beside)
     return Subject(
         name=f"{bundle.name} {bundle.sequence} ({model.recipe})",
         format=model.format,
         blob=digests[0],
         inputs=digests[1],
         expected=digests[2],
+        beside=digests[3:],
         paths={digest: bundle.blob(digest) for digest in digests},
     )
 
@@ -124,12 +128,13 @@ def _subject(name: str, artifact: Artifact | Refusal, quality: Quality | Refusal
         if isinstance(part, Refusal):
             raise ConversionFailed(f"{name}: {part.reason}", hint=part.hint)
     assert isinstance(artifact, Artifact) and isinstance(quality, Quality)
-    digests = (artifact.blob, quality.golden_inputs, quality.golden_outputs)
+    digests = (artifact.blob, quality.golden_inputs, quality.golden_outputs, *artifact.beside)
     return Subject(
         name=name,
         format=artifact.format,
         blob=digests[0],
         inputs=digests[1],
         expected=digests[2],
+        beside=digests[3:],
         paths={digest: store.path(digest) for digest in digests},
     )

@@ -1,10 +1,10 @@
 """A model that came quantized, deployed byte by byte as it is: verified and measured, not changed."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pipeline.model_files import copy_model
 from pipeline.recipes.recipe import Ingredients
 from pipeline.records import Format
 
@@ -19,7 +19,7 @@ class AsIs:
     start: Literal["float"] = "float"
 
     def quantize(self, ingredients: Ingredients, output: Path) -> None:
-        shutil.copyfile(ingredients.float_model, output)
+        copy_model(self.format, ingredients.float_model, output)
 
     def why_float(self, op: str) -> str:
         return "whoever quantized the file left it so"

@@ -1,10 +1,10 @@
 """The float model as exported: the baseline that every candidate is compared with."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pipeline.model_files import copy_model
 from pipeline.recipes.recipe import Ingredients
 from pipeline.records import Format
 
@@ -21,7 +21,7 @@ class Float32:
     start: Literal["float"] = "float"
 
     def quantize(self, ingredients: Ingredients, output: Path) -> None:
-        shutil.copyfile(ingredients.float_model, output)
+        copy_model(self.format, ingredients.float_model, output)
 
     def why_float(self, op: str) -> str:
         return "float32 is what this recipe is"

@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper
 
+from pipeline import onnx_file
 from pipeline.recipes.bias_correction import (
     Array,
     channel_means,
@@ -22,7 +23,8 @@ from pipeline.recipes.recipe import Ingredients
 
 def corrected(ingredients: Ingredients, quantized: Path) -> Path:
     """The float model with biases that make up for the weights of `quantized`, in the scratch folder."""
-    model = onnx.load(str(ingredients.float_model))
+    folder = ingredients.float_model.parent
+    model = onnx_file.read_graph(ingredients.float_model)
     constants = {value.name: value for value in model.graph.initializer}
     rounded = _integer_weights(quantized)
     every = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm") and node.input[1] in constants]
@@ -31,7 +33,7 @@ def corrected(ingredients: Ingredients, quantized: Path) -> Path:
     nodes = [node for node in every if node.input[1] in rounded and _has_plain_bias(node, constants)]
     means = channel_means(ingredients.scratch / "means.npz", _observed(ingredients, model, axes), axes)
     for number, node in enumerate(nodes):
-        weights = numpy_helper.to_array(constants[node.input[1]])
+        weights = onnx_file.array(constants[node.input[1]], folder)
         error = dequantized_error(*rounded[node.input[1]], weights)
         if node.op_type == "Gemm":
             transposed = any(a.name == "transB" and a.i for a in node.attribute)
@@ -39,14 +41,14 @@ def corrected(ingredients: Ingredients, quantized: Path) -> Path:
         else:
             shift = convolution_shift(error, means[node.input[0]])
         has_bias = len(node.input) > 2 and node.input[2]
-        bias = numpy_helper.to_array(constants[node.input[2]]) if has_bias else np.zeros(len(shift), np.float32)
+        bias = onnx_file.array(constants[node.input[2]], folder) if has_bias else np.zeros(len(shift), np.float32)
         name = f"{node.input[1]}/bias_corrected_{number}"  # of its own: others may share the one it had
         model.graph.initializer.append(numpy_helper.from_array((bias - shift).astype(np.float32), name))
         del node.input[2:]
         node.input.append(name)
     drop_unread(model)
     mended = ingredients.scratch / "corrected.onnx"
-    onnx.save(model, str(mended))
+    onnx_file.write(model, mended, folder)
     return mended
 
 
@@ -68,14 +70,14 @@ def _has_plain_bias(node: Any, constants: Mapping[str, Any]) -> bool:
 
 def _integer_weights(path: Path) -> dict[str, tuple[Array, Array, int]]:
     """Weights of a QDQ model by their float name: values, scales, axis of the scales."""
-    model = onnx.load(str(path))
+    model = onnx_file.read_graph(path)
     constants = {value.name: value for value in model.graph.initializer}
     found = {}
     for node in model.graph.node:
         name = node.input[0] if node.op_type == "DequantizeLinear" else ""
         if name in constants and name.endswith("_quantized"):
             axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-            values, scale = (numpy_helper.to_array(constants[key]) for key in node.input[:2])
+            values, scale = (onnx_file.array(constants[key], path.parent) for key in node.input[:2])
             if values.dtype == np.int8:
                 found[name.removesuffix("_quantized")] = (values, scale, int(axis))
     return found
@@ -93,7 +95,7 @@ def _observed(ingredients: Ingredients, model: Any, wanted: Mapping[str, int]) -
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnx_file.session(shown, options, ingredients.float_model.parent)
     for sample in taken(ingredients.samples()):
         values = dict(zip(names, session.run(names, dict(sample)), strict=True)) if names else {}
         yield {**values, **{name: sample[name] for name in wanted if name in inputs}}

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from onnx import numpy_helper
 
+from pipeline import onnx_file
 from pipeline.recipes.equalization import Layer, equalize, fits
 from pipeline.recipes.onnx_bias import drop_unread
 
@@ -16,7 +16,7 @@ _PASSING = ("Relu", "MaxPool", "AveragePool", "GlobalAveragePool")
 
 def equalized(path: Path, output: Path) -> int:
     """Write the equalised model and return how many pairs of layers it has; writes nothing when there are none."""
-    model = onnx.load(str(path))
+    model = onnx_file.read(path)
     constants = {value.name: value for value in model.graph.initializer}
     consumers: dict[str, list[Any]] = {}
     for node in model.graph.node:
@@ -40,7 +40,7 @@ def equalized(path: Path, output: Path) -> int:
         if layer.bias is not None:
             _set(model, node, 2, layer.bias, f"equalized_{number}")
     drop_unread(model)
-    onnx.save(model, str(output))
+    onnx_file.write(model, output)
     return len(pairs)
 
 

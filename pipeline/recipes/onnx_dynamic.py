@@ -26,18 +26,24 @@ class DynamicInt8:
     tools: tuple[str, ...] = ("onnx", "onnxruntime")
 
     def quantize(self, ingredients: Ingredients, output: Path) -> None:
-        import onnx
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
+        from pipeline import onnx_file
         from pipeline.search.onnx_ops import with_node_names
 
+        model = with_node_names(onnx_file.read(ingredients.float_model))
+        large = onnx_file.total_bytes(model) > onnx_file.LARGEST_BYTES
+        made = ingredients.scratch / "dynamic.onnx" if large else output
         quantize_dynamic(
-            with_node_names(onnx.load(str(ingredients.float_model))),
-            str(output),
+            model,
+            str(made),
             weight_type=QuantType.QInt8 if self.signed_weights else QuantType.QUInt8,
             per_channel=self.per_channel,
             nodes_to_exclude=list(ingredients.excluded),
+            use_external_data_format=large,
         )
+        if large:  # its weights lie in a file of onnxruntime's name
+            onnx_file.write(onnx_file.read_graph(made), output, made.parent)
 
     def fallbacks(self) -> Sequence[tuple[str, Recipe]]:
         other = replace(self, signed_weights=not self.signed_weights)

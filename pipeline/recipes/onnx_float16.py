@@ -40,26 +40,29 @@ class Float16:
     tools: tuple[str, ...] = ("onnx", "onnxruntime")
 
     def quantize(self, ingredients: Ingredients, output: Path) -> None:
-        import onnx
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
+        from pipeline import onnx_file
         from pipeline.search.onnx_ops import with_node_names
 
-        model = with_node_names(onnx.load(str(ingredients.float_model)))
-        kept = _beyond_half(model, ingredients)
+        graph = with_node_names(onnx_file.read_graph(ingredients.float_model))
+        kept = _beyond_half(graph, ingredients)
         if kept:
             ingredients.note(
                 f"{', '.join(kept[:_NAMED])}{' …' if len(kept) > _NAMED else ''}: kept in float32, because "
-                f"values come near the end of half precision ({len(kept)} of {len(model.graph.node)} nodes)"
+                f"values come near the end of half precision ({len(kept)} of {len(graph.graph.node)} nodes)"
             )
+        model = with_node_names(onnx_file.read(ingredients.float_model))
+        # Inference needs the model in one piece; a large one has its shapes from the export.
+        whole = onnx_file.total_bytes(model) <= onnx_file.LARGEST_BYTES
         halved = convert_float_to_float16(
             model,
             keep_io_types=True,
-            disable_shape_infer=not self.infer_shapes,
+            disable_shape_infer=not (self.infer_shapes and whole),
             node_block_list=[*ingredients.excluded, *kept],
         )
         _drop_round_trips(halved.graph)
-        onnx.save(halved, str(output))
+        onnx_file.write(halved, output)
 
     def fallbacks(self) -> Sequence[tuple[str, Recipe]]:
         return (("without shape inference", replace(self, infer_shapes=False)),)
@@ -96,7 +99,8 @@ def _beyond_half(model: Any, ingredients: Ingredients) -> list[str]:
     """Nodes that read or write a value near the end of half precision's range, on some calibration samples."""
     import onnx
     import onnxruntime
-    from onnx import numpy_helper
+
+    from pipeline import onnx_file
 
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
@@ -105,12 +109,13 @@ def _beyond_half(model: Any, ingredients: Ingredients) -> list[str]:
     shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    folder = ingredients.float_model.parent
+    session = onnx_file.session(shown, options, folder)
     names = [output.name for output in session.get_outputs()]
     large = {
         value.name
         for value in model.graph.initializer
-        if value.data_type == onnx.TensorProto.FLOAT and _is_large(numpy_helper.to_array(value))
+        if value.data_type == onnx.TensorProto.FLOAT and _is_large(onnx_file.array(value, folder))
     }
     for sample in islice(iter(ingredients.samples()), _LOOKED_AT):
         large |= {n for n, v in zip(names, session.run(names, dict(sample)), strict=True) if _is_large(np.asarray(v))}

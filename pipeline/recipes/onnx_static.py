@@ -51,15 +51,15 @@ class Static:
 
     def _convert(self, ingredients: Ingredients, output: Path) -> None:
         import numpy as np
-        import onnx
         from onnxruntime.quantization import QuantType
         from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
         from onnxruntime.quantization.registry import QDQRegistry
 
+        from pipeline import onnx_file
         from pipeline.search.onnx_ops import with_node_names
 
-        model = with_node_names(onnx.load(str(ingredients.float_model)))
+        model = with_node_names(onnx_file.read(ingredients.float_model))
         ranges = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ingredients.ranges.items()}
         activations = QuantType.QInt8 if self.signed_activations else QuantType.QUInt8
         options: dict[str, Any] = {}
@@ -88,7 +88,7 @@ class Static:
         used = {node.domain for node in model.graph.node} | {""}
         for opset in [opset for opset in model.opset_import if opset.domain not in used]:
             model.opset_import.remove(opset)  # optimisation leaves a trail of domains no node uses
-        onnx.save(model, str(output))
+        onnx_file.write(model, output)
 
     def fallbacks(self) -> Sequence[tuple[str, Recipe]]:
         return (

@@ -36,9 +36,10 @@ class BlockWeights:
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
         from onnxruntime.quantization.onnx_model import ONNXModel
 
+        from pipeline import onnx_file
         from pipeline.search.onnx_ops import with_node_names
 
-        model = with_node_names(onnx.load(str(ingredients.float_model)))
+        model = with_node_names(onnx_file.read(ingredients.float_model))
         ops: tuple[str, ...] = ("MatMul",)
         if self.embeddings and _has_embeddings(model):
             ops = ("MatMul", "Gather")
@@ -62,7 +63,7 @@ class BlockWeights:
                 "has no matrix product with constant weights, which is all that MatMulNBits can replace",
                 hint="try onnx-int8, or onnx-float16",
             )
-        onnx.save(made, str(output))
+        onnx_file.write(made, output)
 
     def fallbacks(self) -> Sequence[tuple[str, Recipe]]:
         return (("with embeddings in float", replace(self, embeddings=False)),) if self.embeddings else ()

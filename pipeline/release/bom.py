@@ -57,7 +57,7 @@ def bill_of_materials(manifest: Manifest) -> bytes:
 
 
 def _model(name: str, model: ClassModel) -> Component:
-    facts = {"class": name, "recipe": model.recipe, "format": model.format, "bytes": str(model.size_bytes)}
+    facts = {"class": name, "recipe": model.recipe, "format": model.format, "bytes": str(model.total_bytes)}
     if model.quality:
         facts |= {f"fidelity:{key}": f"{value:.6g}" for key, value in model.quality.fidelity.items()}
         facts |= {f"metric:{key}": f"{value.value:.6g}" for key, value in model.quality.metrics.items()}

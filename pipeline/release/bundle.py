@@ -261,7 +261,7 @@ def _expected(record: Manifest) -> dict[str, _Expected]:
             raise BundleRefused(f"its manifest names {name!r}, which is no file of a release", hint=_SAY)
         found[name] = _Expected(text.sha256, text.size_bytes)
     for model in record.classes.values():
-        pairs = [(model.blob, model.size_bytes)]
+        pairs = [(model.blob, model.size_bytes), *model.beside.items()]
         for golden in model.golden:
             pairs += [(golden.inputs, golden.inputs_bytes), (golden.expected, golden.expected_bytes)]
         for digest, size in pairs:

@@ -64,7 +64,7 @@ def _model(model: ClassModel) -> list[str]:
     quantized = sum(model.ops_quantized.values())
     rows = [
         ("Recipe", f"`{escape(model.recipe)}`"),
-        ("File", f"`{escape(model.file)}`, {size(model.size_bytes)}"),
+        ("File", f"`{escape(model.file)}`, {size(model.total_bytes)}"),
         ("SHA-256", f"`{model.blob}`"),
         ("Runtime that answered", ", ".join(f"{escape(n)} {escape(v)}" for n, v in model.runtime.items())),
         ("Ops on quantized data", f"{quantized} of {model.ops_total}"),

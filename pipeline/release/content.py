@@ -127,7 +127,8 @@ def _class_model(loaded: LoadedConfig, found: Judged) -> ClassModel:
         format=artifact.format,
         file=f"model.{artifact.format}",
         blob=artifact.blob,
-        size_bytes=artifact.size_bytes,
+        size_bytes=artifact.size_bytes - sum(artifact.beside.values()),
+        beside=artifact.beside,
         golden=(found.golden,),
         max_steps=MAX_ANSWER_STEPS,
         budgets=DeviceBudgets(

@@ -49,7 +49,7 @@ class ClassModel:
     format: Format
     file: str  # its name on the device
     blob: str
-    size_bytes: int
+    size_bytes: int  # of that file
     golden: tuple[Golden, ...]
     max_steps: float  # how far a device's answer may be from the golden one, in quantization steps
     budgets: DeviceBudgets
@@ -64,6 +64,12 @@ class ClassModel:
     quality: ReleasedQuality | None = None
     tools: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    beside: Mapping[str, int] = field(default_factory=dict)  # digest -> bytes: files in its folder, with its weights
+
+    @property
+    def total_bytes(self) -> int:
+        """Of the model and what it needs beside it."""
+        return self.size_bytes + sum(self.beside.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

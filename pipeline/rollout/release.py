@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Literal
 
@@ -31,18 +31,23 @@ class Model:
     latency_p90_ms: float | None
     peak_memory_bytes: float | None
     runtime: Mapping[str, str]
+    beside: Mapping[str, int] = field(default_factory=dict)  # digest -> bytes: files in its folder, with its weights
 
     @property
     def transfer_bytes(self) -> int:
         """What a device that has nothing must be sent."""
-        sizes = {self.blob: self.size_bytes}
+        sizes = {self.blob: self.size_bytes, **self.beside}
         for one in self.golden:
             sizes |= {one.inputs: one.inputs_bytes, one.expected: one.expected_bytes}
         return sum(sizes.values())
 
     @property
     def digests(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys([self.blob, *(part for one in self.golden for part in (one.inputs, one.expected))]))
+        return tuple(
+            dict.fromkeys(
+                [self.blob, *self.beside, *(part for one in self.golden for part in (one.inputs, one.expected))]
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,4 +92,5 @@ def _model(entry: Mapping[str, Any]) -> Model:
         latency_p90_ms=budgets.get("latency_p90_ms"),
         peak_memory_bytes=budgets.get("peak_memory_bytes"),
         runtime=dict(entry.get("runtime") or {}),
+        beside={str(digest): int(size) for digest, size in (entry.get("beside") or {}).items()},
     )

@@ -107,9 +107,10 @@ def bench(device: Reached, model: Model, golden: Golden, blobs: Blobs, warm_s: f
         warm_max_s=warm_s,
         warm_min_samples=_MIN_SAMPLES,
         warm_max_samples=_MAX_SAMPLES,
+        beside=tuple(model.beside),
     )
     files = {}
-    for role, digest in (("blob", request.blob), ("inputs", request.inputs), ("expected", request.expected)):
+    for role, digest in request.files.items():
         with suppress(KeyError):  # only devices without Python need the host's copies
             files[role] = blobs(digest)
     return device.bench(request, device.spec.step_timeout_s, files)

@@ -62,7 +62,9 @@ def _of_onnx(path: Path, key: str) -> str:
 def _to_onnx(path: Path, key: str, text: str) -> None:
     import onnx
 
-    model = onnx.load(str(path))
+    from pipeline import onnx_file
+
+    model = onnx_file.read_graph(path)
     kept = {entry.key: entry.value for entry in model.metadata_props}
     onnx.helper.set_model_props(model, {**kept, key: text})
-    onnx.save(model, str(path))
+    onnx_file.write(model, path)

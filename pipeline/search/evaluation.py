@@ -8,6 +8,7 @@ from typing import Literal
 
 from pipeline.config import MeasureConfig
 from pipeline.errors import ConversionFailed, DeployError
+from pipeline.model_files import beside
 from pipeline.quality import MetricScore, MetricSpec, paired_drop, summarize
 from pipeline.records import Drop, Precision, Trial
 from pipeline.search.messages import Baseline, Judged, Workbench
@@ -188,6 +189,7 @@ class Judge:
             format=self._bench.format,
             inputs=file_digest(inputs),
             expected=file_digest(expected),
+            beside=beside(self._bench.format, model),
             threads=spec.threads,
             warm_max_s=asked.warm,
             warm_min_samples=asked.min_samples,
@@ -195,7 +197,9 @@ class Judge:
         )
         try:
             with connect(spec, state=self._target.state) as device:
-                for path, digest in ((model, request.blob), (inputs, request.inputs), (expected, request.expected)):
+                places = {"blob": model, "inputs": inputs, "expected": expected}
+                for role, digest in request.files.items():
+                    path = places.get(role, model.parent / digest)
                     device.push(path, digest)
                 return summarize(device.bench(request, spec.step_timeout_s).warm_ns).median
         except DeployError as error:

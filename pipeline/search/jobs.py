@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.model_files import total_bytes
 from pipeline.quality import Fidelity, MetricScore, MetricSpec, open_metrics
 from pipeline.quality.outputs import Array, OutputsReader, OutputsWriter, write_npz
 from pipeline.recipes.recipe import Ingredients, recipe
@@ -157,7 +158,7 @@ def judge(
         if seen in stops and _hopeless(ours.result() if metrics else {}, closeness, baseline, allowed):
             break
     return Judged(
-        size_bytes=output.stat().st_size,
+        size_bytes=total_bytes(bench.format, output),
         int8_share=int8_share(read_ops(bench.format, output)),
         scores=ours.result() if metrics else {},
         fidelity=fidelity.result(),

@@ -7,6 +7,7 @@ from typing import Any
 import onnx
 from onnxruntime.quantization.registry import QDQRegistry
 
+from pipeline import onnx_file
 from pipeline.recipes.coverage import onnx_integer_nodes
 from pipeline.search.ops import Op
 
@@ -16,7 +17,7 @@ _CONVERSIONS = ("Constant", "QuantizeLinear", "DequantizeLinear")
 
 def read_ops(path: Path) -> tuple[Op, ...]:
     """The nodes of the main graph."""
-    model = with_node_names(onnx.load(str(path)))
+    model = with_node_names(onnx_file.read_graph(path))
     constants = {value.name for value in model.graph.initializer}
     constants |= {name for node in model.graph.node if node.op_type == "Constant" for name in node.output}
     inferred = onnx.shape_inference.infer_shapes(model).graph

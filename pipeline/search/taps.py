@@ -47,10 +47,11 @@ def onnx_tap(path: Path, tensors: Sequence[str], inputs: Mapping[str, Array]) ->
     import onnx
     import onnxruntime
 
+    from pipeline import onnx_file
     from pipeline.runtimes.onnx import OnnxModel
     from pipeline.runtimes.state import state_of
 
-    model = onnx.load(str(path))
+    model = onnx_file.read_graph(path)
     produced = {name for node in model.graph.node for name in node.output}
     shown = {output.name for output in model.graph.output}
     places = {}
@@ -64,7 +65,7 @@ def onnx_tap(path: Path, tensors: Sequence[str], inputs: Mapping[str, Array]) ->
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnx_file.session(model, options, path.parent)
     names = list(dict.fromkeys(places.values()))
     feeds = OnnxModel(path).encode(inputs) if state_of("onnx", path) else dict(inputs)
     values = dict(zip(names, session.run(names, feeds), strict=True))

@@ -81,6 +81,7 @@ def candidate_report(
         size_ratio=size_ratio(artifact),
         promised_size_ratio=promised.size,
         promised_latency_ratio=promised.latency,
+        beside=artifact.beside,
     )
 
 

@@ -132,13 +132,19 @@ def fitting(artifact: Artifact, quality: Quality, fit: Fit | None) -> tuple[Arti
         return artifact, quality
     lowered = fit.lowered
     return (
-        replace(artifact, blob=lowered.blob, size_bytes=lowered.size_bytes, notes=(*artifact.notes, *lowered.steps)),
+        replace(
+            artifact,
+            blob=lowered.blob,
+            size_bytes=lowered.size_bytes,
+            beside=lowered.beside,
+            notes=(*artifact.notes, *lowered.steps),
+        ),
         replace(quality, golden_outputs=lowered.golden_outputs or quality.golden_outputs),
     )
 
 
 def _fits(context: Context, facts: Facts, candidates: Mapping[str, tuple[Artifact, Quality]]) -> dict[str, Fit]:
-    fitter = Fitter(context.worker, context.store.add_file, context.scratch)
+    fitter = Fitter(context.worker, context.store, context.scratch)
     found = {}
     for name, (artifact, quality) in candidates.items():
         if artifact.format == "pt" or artifact.format not in RUNTIMES:
@@ -169,6 +175,7 @@ def _request(
         format=artifact.format,
         inputs=quality.golden_inputs,
         expected=quality.golden_outputs,
+        beside=tuple(artifact.beside),
         threads=target.threads,
         warm_max_s=asked.warm,
         warm_min_samples=asked.min_samples,
@@ -227,13 +234,12 @@ def _again(
 
 
 def _roles(context: Context, request: BenchRequest) -> dict[str, Path]:
-    roles = {"blob": request.blob, "inputs": request.inputs, "expected": request.expected}
-    return {role: context.store.path(digest) for role, digest in roles.items()}
+    return {role: context.store.path(digest) for role, digest in request.files.items()}
 
 
 def _all_failed(target: TargetSpec, release: Release, failed: Failed) -> Measured:
     return Measured(target=target.name, results=dict.fromkeys(release.candidates, failed))
 
 
-def _files(artifact: Artifact, quality: Quality) -> tuple[str, str, str]:
-    return artifact.blob, quality.golden_inputs, quality.golden_outputs
+def _files(artifact: Artifact, quality: Quality) -> tuple[str, ...]:
+    return artifact.blob, *artifact.beside, quality.golden_inputs, quality.golden_outputs

@@ -1,5 +1,6 @@
 """export: the source with its shapes fixed and the data checked against it, then the float model in each format."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pipeline.errors import DeployError, EnvironmentFault, InputError
 from pipeline.exporters import OWN_FORMAT, QUANTIZED
 from pipeline.exporters.detect import SourceKind
 from pipeline.flow import Results, Step
+from pipeline.model_files import beside
 from pipeline.plugins import versions
 from pipeline.records import Exported, Format, Prepared
 from pipeline.samples import DataSpec
@@ -44,6 +46,9 @@ _TORCH_TOOLS: Mapping[Format, tuple[str, ...]] = {
 }
 
 
+_ONNX = ("onnx", "quantized_onnx")
+
+
 def model_path(context: Context) -> Path:
     """Where the source model is."""
     return (context.base / Path(context.loaded.config.source.model).expanduser()).resolve()
@@ -74,9 +79,11 @@ def prepare_step(context: Context, kind: SourceKind, calibrate: DataSpec, test: 
             except (WorkerDied, JobRaised) as error:
                 check_room(context)
                 raise _unusable(path, error) from error
+            kept = context.store.add_model("onnx" if kind in _ONNX else "tflite", scratch / "model")
             return Prepared(
                 source_kind=kind,
-                blob=context.store.add_file(scratch / "model"),
+                blob=kept.blob,
+                beside=kept.beside,
                 reference=context.store.add_file(scratch / "reference"),
                 **fields,
             )
@@ -104,7 +111,9 @@ def _source_digest(context: Context, path: Path, kind: SourceKind) -> str:
     """Digest of the file or folder; of a PyTorch function the digest of what it makes, for it may read any file."""
     factory = context.loaded.config.source.factory
     if kind != "pytorch" or not (factory or is_function_reference(path.name)):
-        return content_digest(path)
+        files = [path, *(path.parent / name for name in beside("onnx" if kind in _ONNX else "tflite", path))]
+        digests = [content_digest(file) for file in files]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
     try:
         found: str = context.worker.call(
             "pipeline.stages.torch_jobs:digest", model=path, factory=factory, base=context.base
@@ -129,7 +138,8 @@ def export_step(context: Context, format: Format, prepared: Step, calibrate: Dat
     def run(results: Results, report: Progress) -> Any:
         source: Prepared = results[prepared]
         job, arguments = float_job(format, source.source_kind, opset)
-        report(0, 0, announced(context.store.path(source.blob).stat().st_size, free_memory_bytes()))
+        size_bytes = context.store.path(source.blob).stat().st_size + sum(source.beside.values())
+        report(0, 0, announced(size_bytes, free_memory_bytes()))
 
         def work() -> Exported:
             with context.scratch() as scratch:
@@ -153,11 +163,12 @@ def export_step(context: Context, format: Format, prepared: Step, calibrate: Dat
                     inputs=source.inputs,
                     base=context.base,
                 )
-                size = (scratch / "model").stat().st_size
+                kept = context.store.add_model(format, scratch / "model")
                 return Exported(
                     format=format,
-                    blob=context.store.add_file(scratch / "model"),
-                    size_bytes=size,
+                    blob=kept.blob,
+                    beside=kept.beside,
+                    size_bytes=kept.size_bytes,
                     tools=tools,
                     **made,
                     **compared,
@@ -242,11 +253,12 @@ def equalize_step(
                     inputs=source.inputs,
                     base=context.base,
                 )
-                size = output.stat().st_size
+                kept = context.store.add_model(format, output)
                 return replace(
                     plain,
-                    blob=context.store.add_file(output),
-                    size_bytes=size,
+                    blob=kept.blob,
+                    beside=kept.beside,
+                    size_bytes=kept.size_bytes,
                     notes=(*plain.notes, f"{pairs} pairs of layers equalised"),
                     tools=tools,
                     **compared,

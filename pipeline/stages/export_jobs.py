@@ -1,6 +1,5 @@
 """The worker's side of `export`: load the source, check the data, fix shapes, convert, compare."""
 
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 from pipeline.errors import ConversionFailed, InputError
 from pipeline.exporters.source import Arrays, Unstated, bound_shapes, missing_tensorflow, open_source
 from pipeline.exporters.stateful import StatefulSource
+from pipeline.model_files import copy_model
 from pipeline.plugins import load_plugin
 from pipeline.quality.outputs import OutputsReader, OutputsWriter
 from pipeline.records import Format
@@ -79,7 +79,7 @@ def prepare(
 
 def as_is(*, source: Path, format: Format, scratch: Path, report: Report, state: State | None = None) -> dict[str, Any]:
     """The source itself, which is a file of this format, at `scratch`/model."""
-    shutil.copyfile(source, scratch / "model")
+    copy_model(format, source, scratch / "model")
     write_state(format, scratch / "model", state or {})
     return {"notes": ()}
 
@@ -98,7 +98,7 @@ def to_onnx(
     *, source: Path, opset: int, archived: bool, scratch: Path, report: Report, state: State | None = None
 ) -> dict[str, Any]:
     """SavedModel archive (or the ONNX source itself) → float `.onnx`, as its converter gives it."""
-    import onnx
+    from pipeline import onnx_file
 
     if archived:
         from pipeline.exporters.saved_model import unpack_archive
@@ -109,8 +109,8 @@ def to_onnx(
             raise missing_tensorflow(str(error.name), "exporting to ONNX") from None
         model = convert(unpack_archive(source, scratch), opset=opset)
     else:
-        model = onnx.load(str(source))
-    onnx.save(model, str(scratch / "model"))
+        model = onnx_file.read_graph(source)
+    onnx_file.write(model, scratch / "model", source.parent)
     write_state("onnx", scratch / "model", state or {})
     return {"notes": ()}
 
@@ -123,7 +123,7 @@ def make_quantizable(
 
     model, state = scratch / "model", state_of("onnx", scratch / "model")
     stateful = open_model("onnx", model) if state else None
-    shutil.copyfile(model, scratch / "raw")
+    copy_model("onnx", model, scratch / "raw")
     samples = (
         step
         for sample in open_samples(calibrate, inputs, base)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline import model_files
 from pipeline.recipes import RECIPES
 from pipeline.records import (
     Format,
@@ -51,9 +52,9 @@ def copy_models(context: Context, out: Path, report: Report) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for candidate in report.candidates:
         if candidate.path:
-            _place(context.store.path(candidate.sha256), out / candidate.path)
+            _place_model(context.store.path(candidate.sha256), out / candidate.path)
         for path, digest in {t.path: t.sha256 for t in candidate.targets.values() if t.path}.items():
-            _place(context.store.path(digest), out / path)
+            _place_model(context.store.path(digest), out / path)
 
 
 def sketch_path(format: str) -> str:
@@ -65,6 +66,19 @@ def copy_sketches(context: Context, out: Path, found: Mapping[Format, Ranges | R
     for format, ranges in found.items():
         if isinstance(ranges, Ranges):
             _place(context.store.path(ranges.sketch), out / sketch_path(format))
+
+
+def _place_model(blob: Path, path: Path) -> None:
+    """With the files that it wants in its folder; copies, for onnx reads no weights from a file with a second name."""
+    for name in _beside(blob, path):
+        there = path.parent / name
+        if not there.is_file() or there.stat().st_size != (blob.parent / name).stat().st_size:
+            _place(blob.parent / name, there)
+    _place(blob, path)
+
+
+def _beside(blob: Path, path: Path) -> tuple[str, ...]:
+    return model_files.beside("onnx", blob) if path.suffix == ".onnx" else ()
 
 
 def _place(blob: Path, path: Path) -> None:
@@ -86,10 +100,14 @@ def sweep(out: Path, report: Report) -> None:
         wanted |= {found.path for found in candidate.targets.values()}
         for picture in candidate.pictures:
             wanted |= {picture.input, picture.reference, picture.candidate, picture.error_map, picture.truth}
+    paths = {c.path for c in report.candidates} | {t.path for c in report.candidates for t in c.targets.values()}
+    for path in (out / path for path in paths if path.endswith(".onnx")):
+        wanted |= {f"models/{name}" for name in (_beside(path, path) if path.is_file() else ())}
     # Only names that we give: the folder may be one where the user keeps models and pictures too.
     ours = {"models": "|".join(map(re.escape, RECIPES)), "pictures": "[0-9a-f]{16}", "calibration": "tflite|onnx"}
     for folder, stems in ours.items():
         named = re.compile(rf"\.?(?:{stems})(?:\.lowered-[0-9a-f]{{8}})?\.(?:tflite|onnx|pt|png|sketch)(?:\.part)?")
         for file in (out / folder).iterdir() if (out / folder).is_dir() else ():
-            if f"{folder}/{file.name}" not in wanted and named.fullmatch(file.name):
+            given = named.fullmatch(file.name) or (folder == "models" and model_files.is_ours(file.name))
+            if f"{folder}/{file.name}" not in wanted and given:
                 file.unlink()

@@ -53,12 +53,13 @@ def quantize_step(
                     scratch=scratch,
                     **mixed,
                 )
-                size = output.stat().st_size
+                kept = context.store.add_model(chosen.format, output)
                 return Artifact(
                     recipe=name,
                     format=chosen.format,
-                    blob=context.store.add_file(output),
-                    size_bytes=size,
+                    blob=kept.blob,
+                    beside=kept.beside,
+                    size_bytes=kept.size_bytes,
                     float_bytes=float_model.size_bytes,
                     tools=tools,
                     notes=(

@@ -203,7 +203,7 @@ def _golden_digests(quality: Quality) -> tuple[str, str]:
 
 
 def _digests(record: Manifest) -> set[str]:
-    found = {model.blob for model in record.classes.values()}
+    found = {digest for model in record.classes.values() for digest in (model.blob, *model.beside)}
     for model in record.classes.values():
         found |= {digest for golden in model.golden for digest in (golden.inputs, golden.expected)}
     return found

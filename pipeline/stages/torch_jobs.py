@@ -47,9 +47,9 @@ def to_onnx(*, source: Path, opset: int, scratch: Path, report: Report, state: S
         from pipeline.exporters.torch_to_onnx import LEAST_OPSET, convert
     except ModuleNotFoundError as error:
         raise missing_torch(str(error.name), "exporting to ONNX") from None
-    import onnx
+    from pipeline import onnx_file
 
-    onnx.save(convert(source, opset=opset), str(scratch / "model"))
+    onnx_file.write(convert(source, opset=opset), scratch / "model")
     raised = (
         (f"opset {LEAST_OPSET} instead of {opset}: PyTorch's exporter begins there",) if opset < LEAST_OPSET else ()
     )

@@ -58,7 +58,7 @@ class ShellDevice(Device):
 
     def bench(self, request: BenchRequest, deadline_s: float, files: Mapping[str, Path] | None = None) -> Measurement:
         name, session = self.spec.name, self._session
-        if files is None or not files.keys() >= {"blob", "inputs", "expected"}:
+        if files is None or not files.keys() >= request.files.keys():
             raise InputError(f"{name}: a device without Python needs the host's copies of the model and the sample")
         # What else sways a benchmark is asked around it; only a sensor may be refused now that was not before.
         facts = self._known if self._known and request.energy is None else self.facts()
@@ -69,7 +69,7 @@ class ShellDevice(Device):
             meter.begin()
             request, reading = replace(request, energy=meter.plan), meter.reading()
             deadline_s += meter.lasts_s()
-        session.check({role: digest_hex(getattr(request, role)) for role in ("blob", "inputs", "expected")})
+        session.check({role: digest_hex(digest) for role, digest in request.files.items()})
         with turn(session, deadline_s) as waited_s:
             with fixed_performance(session, self.spec.fixed_performance) as mode:
                 seen = self._conditions("before")

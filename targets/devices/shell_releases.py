@@ -66,20 +66,22 @@ cd "$1" && rm -f "$2.new" && wanted=releases/$3 && {{
   [ "$(readlink "$2")" = "$wanted" ] || {{ [ ! -L "$2" ] && echo "$wanted" >"$2.new" && mv -f "$2.new" "$2"; }}
 }} && {_SYNC}
 """
-# One that is there is repaired file by file, each in one step: it may be in use. The model is a second name of the
-# stored file where the device allows that, else a copy, and is hashed where it lies.
+# One that is there is repaired file by file, each in one step: it may be in use. Each is a second name of the stored
+# file where the device allows that, else a copy, and is hashed where it lies.
 _PLACE = f"""
-root=$1 id=$2 wanted=$3; shift 3
+root=$1 id=$2; shift 2
 cd "$root" && mkdir -p releases && rm -rf releases/*.new && live=releases/$id && folder=$live &&
 {{ [ -d "$live" ] || {{ folder=$live.new && mkdir "$folder" && chmod 755 "$folder"; }}; }} &&
 while [ $# -gt 1 ]; do
   [ "$folder/$1" -ef "blobs/sha256/$2" ] || {{
     {{ ln "blobs/sha256/$2" "$folder/$1.new" 2>/dev/null || cp "blobs/sha256/$2" "$folder/$1.new"; }} &&
     chmod 644 "$folder/$1.new" && mv -f "$folder/$1.new" "$folder/$1"; }} || break
-  model=$1; shift 2
-done && [ $# = 0 ] && found=$(sha256sum <"$folder/$model") && if [ "${{found%% *}}" = "$wanted" ]; then
-  set -- "$folder/$model" && {_SYNC} && {{ [ "$folder" = "$live" ] || mv "$folder" "$live"; }} &&
-    set -- releases && {_SYNC}
+  found=$(sha256sum <"$folder/$1") || break
+  [ "${{found%% *}}" = "$2" ] || {{ changed=yes; shift $#; break; }}
+  path=$folder/$1; shift 2
+  set -- "$path" "$@" && {_SYNC} && shift || break
+done && [ $# = 0 ] && if [ -z "$changed" ]; then
+  {{ [ "$folder" = "$live" ] || mv "$folder" "$live"; }} && set -- releases && {_SYNC}
 else echo changed; fi
 """
 _HASH = 'found=$(sha256sum <"$1") && echo "${found%% *}"'
@@ -130,7 +132,8 @@ class ShellReleases:
             staged = json.dumps({"class": device_class}).encode()
             texts = {"manifest.json": manifest, "manifest.sig": signature, "staged.json": staged}
             pairs = [word for pair in self._bring(texts).items() for word in pair]
-            words = (self._root, found.id, found.blob, *pairs, found.file, found.blob)
+            pairs += [word for digest in found.beside for word in (digest, digest)]
+            words = (self._root, found.id, *pairs, found.file, found.blob)
             if self._script(_PLACE, *words, doing="staging a release").strip():
                 raise HashMismatch(f"{self._name}: the model has changed on its way into the release; stage it again")
 
@@ -280,10 +283,11 @@ class ShellReleases:
     def _checked(self, release: str, here: Installed) -> tuple[Manifest, bytes]:
         """The same, after a look at every byte of the model: flash rots."""
         found, manifest = self._staged(release, here)
-        path = f"{self._root}/releases/{release}/{found.file}"
-        if not self._there(path) or self._script(_HASH, path, doing="hashing a model").strip() != found.blob:
-            told = f"the model of {release[:16]} has changed: transfer and stage it again"
-            raise HashMismatch(f"{self._name}: {told}")
+        for name, digest in {found.file: found.blob, **{digest: digest for digest in found.beside}}.items():
+            path = f"{self._root}/releases/{release}/{name}"
+            if not self._there(path) or self._script(_HASH, path, doing="hashing a model").strip() != digest:
+                told = f"the model of {release[:16]} has changed: transfer and stage it again"
+                raise HashMismatch(f"{self._name}: {told}")
         return found, manifest
 
     def _parsed(self, manifest: bytes, device_class: str) -> Manifest:

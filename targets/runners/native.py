@@ -63,6 +63,8 @@ class NativeRunner:
         folder = shell.install(carried.files)
         argv = [*_on(request.cpus), *carried.command(folder)]
         argv += [f"library=./{carried.library}", f"version={carried.version}"]
+        for digest in request.beside:
+            shell.send(files[digest], digest)  # the model asks for it under this name, in the folder that it is in
         argv += [f"model={shell.send(files['blob'], digest_hex(request.blob))}", *rule(request)]
         if request.format == "onnx":
             argv += [f"config={key}={value}" for key, value in _exact_int8(shell).items()]

@@ -39,13 +39,9 @@ class Benchmark:
         job.update({key: request[key] for key in ("pause_s", "cpus") if request.get(key)})
         more = ("raw", "given") if request.get("pipeline") else ()
         for role in ("blob", "inputs", "expected", *more):
-            path = self.blobs.blob(request[role])
-            if not path.is_file():
-                raise Refused("agent", "the %s %s is not on the device; push it first" % (role, request[role]))
-            if sha256_of(path) != request[role]:  # flash storage rots; the digest is the evidence
-                path.unlink()
-                raise Refused("hash-mismatch", "the stored %s %s has changed; push it again" % (role, request[role]))
-            job[role] = str(path)
+            job[role] = str(self.checked(role, request[role]))
+        for digest in request.get("beside", ()):  # the model asks for it under this name, in the folder that it is in
+            self.checked("weights", digest)
         job["power"] = request.get("power")
         deadline = time.monotonic() + request["deadline_s"]
         with (self.blobs.root / "bench.lock").open("w", encoding="utf-8") as lock:
@@ -68,6 +64,16 @@ class Benchmark:
         seen["cpus_allowed"] = ",".join(map(str, request.get("cpus") or ())) or str(len(os.sched_getaffinity(0)))
         seen.update(result.pop("conditions"))
         return {**result, "conditions": seen}
+
+    def checked(self, role: str, digest: str) -> Path:
+        """A stored file, after a look at every byte: flash storage rots; the digest is the evidence."""
+        path = self.blobs.blob(digest)
+        if not path.is_file():
+            raise Refused("agent", "the %s %s is not on the device; push it first" % (role, digest))
+        if sha256_of(path) != digest:
+            path.unlink()
+            raise Refused("hash-mismatch", "the stored %s %s has changed; push it again" % (role, digest))
+        return path
 
     def take_turn(self, lock_fd: int, deadline: float) -> float:
         """Wait until no other session benchmarks here: two at once would measure each other."""

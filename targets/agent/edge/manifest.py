@@ -27,7 +27,8 @@ class Manifest:
     sequence: int
     file: str
     blob: str
-    sizes: dict[str, int]  # of the model and of its golden vectors, by digest
+    beside: tuple[str, ...]  # files that the model wants in its folder, under their digests
+    sizes: dict[str, int]  # of the model, of those, and of its golden vectors, by digest
 
 
 def parse(content: bytes, device_class: str) -> Manifest:
@@ -45,6 +46,8 @@ def _parsed(said: Json, content: bytes, device_class: str) -> Manifest:
         raise ValueError("it has no class %r, but %s" % (device_class, ", ".join(sorted(said["classes"]))))
     model = said["classes"][device_class]
     sizes = {digest(model["blob"]): whole(model["size_bytes"])}
+    beside = {digest(name): whole(size) for name, size in model.get("beside", {}).items()}
+    sizes.update(beside)
     for golden in model["golden"]:
         for role in ("inputs", "expected"):
             sizes[digest(golden[role])] = whole(golden[role + "_bytes"])
@@ -58,6 +61,7 @@ def _parsed(said: Json, content: bytes, device_class: str) -> Manifest:
         sequence=whole(said["sequence"]),
         file=model["file"],
         blob=model["blob"],
+        beside=tuple(sorted(beside)),
         sizes=sizes,
     )
 

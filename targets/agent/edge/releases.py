@@ -97,8 +97,9 @@ class Releases:
     def checked(self, release: str) -> Manifest:
         """The same, after a look at every byte of the model: flash rots."""
         found = self.manifest(release)
-        model = self.folder / release / found.file
-        if not model.is_file() or sha256_of(model) != found.blob:
+        wanted = {found.file: found.blob, **{digest: digest for digest in found.beside}}
+        places = {self.folder / release / name: digest for name, digest in wanted.items()}
+        if any(not path.is_file() or sha256_of(path) != digest for path, digest in places.items()):
             raise Refused("hash-mismatch", "the model of %s has changed: transfer and stage it again" % release[:16])
         return found
 
@@ -166,6 +167,8 @@ class Releases:
             path = folder / name
             if not path.is_file() or path.read_bytes() != text:
                 write_file(path, text, READABLE)
+        for digest in found.beside:
+            link(self.blobs.blob(digest), folder / digest)
         link(self.blobs.blob(found.blob), folder / found.file)
         flush(folder)
         if folder != live:

@@ -35,6 +35,10 @@ class Observer(ABC):
     def __init__(self, path: Path, scratch: Path) -> None:
         self.path, self.scratch = path, scratch
 
+    @property
+    def model_bytes(self) -> int:
+        return self.path.stat().st_size
+
     @abstractmethod
     def watch(self, names: Sequence[str]) -> None:
         """Load the model so that `observe` shows these tensors; lets go of what was loaded before."""
@@ -69,7 +73,7 @@ class Plan:
 
 def plan(observer: Observer, levels: int, budget_bytes: int) -> Plan:
     """Groups of tensors in the order of the model, each as large as the budget allows and never empty."""
-    fixed = _MODEL_COPIES * observer.path.stat().st_size + _BUFFERS_BYTES
+    fixed = _MODEL_COPIES * observer.model_bytes + _BUFFERS_BYTES
     fixed += len(observer.tensors) * levels * _SKETCH_BYTES
     largest = max(observer.tensors.values(), default=0)
     # While a layer runs, its input, its output and a copy in the kernel's own layout exist beside what is watched.

@@ -11,6 +11,7 @@ import onnxruntime
 
 from pipeline import onnx_file
 from pipeline.calibration.observer import Array, Derived, Observer, Take
+from pipeline.model_files import total_bytes
 from pipeline.runtimes.state import KEY, parse, unrolled
 from targets.records import TensorSpec
 
@@ -62,6 +63,10 @@ class OnnxObserver(Observer):
                     high=np.inf if high is None else high,
                 )
         return None
+
+    @property
+    def model_bytes(self) -> int:
+        return total_bytes("onnx", self.path)
 
     def watch(self, names: Sequence[str]) -> None:
         self._session: Any = None  # let go of the last group's first

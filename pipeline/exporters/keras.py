@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.errors import InputError
-from pipeline.exporters.saved_model import Served, tensor_spec
+from pipeline.exporters.saved_model import Served, shaped, tensor_spec
 from pipeline.exporters.source import refuse_bad_weights
 from pipeline.plugins import versions
 from targets.records import TensorSpec
@@ -41,9 +41,7 @@ class KerasSource(Served):
         refuse_bad_weights(path, ((weight.path, np.asarray(weight)) for weight in self._model.weights))
 
     def fix_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        specs = {
-            spec.name: tf.TensorSpec(shapes[spec.name], tf.as_dtype(spec.dtype), name=spec.name) for spec in self.inputs
-        }
+        specs = {spec.name: shaped(spec, shapes[spec.name]) for spec in self.inputs}
         names, model, output_names = list(specs), self._model, self._output_names
 
         def serve(**tensors: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.errors import InputError, MissingExtra
-from pipeline.exporters.saved_model import Served, tensor_spec
+from pipeline.exporters.saved_model import Served, shaped, tensor_spec
 from pipeline.exporters.source import Unstated, refuse_bad_weights
 from pipeline.plugins import versions
 from pipeline.samples.user_function import call, load_function
@@ -59,9 +59,7 @@ class H5Source(Served):
         return "tf_keras" if any("tf_keras" in kind.__module__ for kind in type(self._model).__mro__) else "keras"
 
     def fix_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        specs = {
-            spec.name: tf.TensorSpec(shapes[spec.name], tf.as_dtype(spec.dtype), name=spec.name) for spec in self.inputs
-        }
+        specs = {spec.name: shaped(spec, shapes[spec.name]) for spec in self.inputs}
         names, output_names, model = self._input_names, self._output_names, self._model
 
         def serve(**tensors: Any) -> dict[str, Any]:

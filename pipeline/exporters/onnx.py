@@ -46,7 +46,8 @@ class OnnxSource:
         graph = self._model.graph
         for value in graph.input:
             for dimension, asked in zip(value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False):
-                dimension.dim_value = asked
+                if asked >= 0:
+                    dimension.dim_value = asked
         # Before IR version 4 every weight had to be an input too, which one may override: nothing can be folded then,
         # and what is folded all the same leaves an input that nobody feeds.
         for value in [value for value in graph.input if value.name not in shapes]:

@@ -42,9 +42,7 @@ class SavedModelSource:
         refuse_bad_weights(path, ((v.name, v.numpy()) for v in getattr(self._loaded, "variables", ())))
 
     def fix_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        specs = {
-            spec.name: tf.TensorSpec(shapes[spec.name], tf.as_dtype(spec.dtype), name=spec.name) for spec in self.inputs
-        }
+        specs = {spec.name: shaped(spec, shapes[spec.name]) for spec in self.inputs}
         signature = self._signature
         function = tf.function(lambda **tensors: signature(**tensors))
         self._serve = function.get_concrete_function(**specs)
@@ -132,6 +130,12 @@ def unpack_archive(path: Path, scratch: Path) -> Path:
     with tarfile.open(path) as archive:
         archive.extractall(scratch, filter="data")
     return scratch / "saved_model"
+
+
+def shaped(spec: TensorSpec, shape: Sequence[int]) -> Any:
+    """The input as a concrete function takes it; -1 stays free."""
+    sizes = [None if size < 0 else size for size in shape]
+    return tf.TensorSpec(sizes, tf.as_dtype(spec.dtype), name=spec.name)
 
 
 def tensor_spec(name: str, spec: Any) -> TensorSpec:

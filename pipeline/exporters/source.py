@@ -25,7 +25,7 @@ class Source(Protocol):
     tools: Mapping[str, str]
 
     def fix_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Bind every free input dimension; called once, before `run` and `save`."""
+        """Bind the free input dimensions, except those of -1; called once, before `run` and `save`."""
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
         """The framework's own answer for one sample, arrays with the batch axis."""
@@ -87,7 +87,7 @@ def missing_torch(module: str, purpose: str) -> MissingExtra:
 def bound_shapes(
     model: str, inputs: Sequence[TensorSpec], asked: Mapping[str, Sequence[int]], first: Arrays | None
 ) -> dict[str, tuple[int, ...]]:
-    """The fixed shape of every input: as asked in deploy.yaml, else as the first sample has it.
+    """The shape of every input: as asked in deploy.yaml, where -1 leaves a dimension free, else as the first sample.
 
     Raises:
         InputError: a shape names no input, contradicts the model, or stays open.
@@ -101,16 +101,18 @@ def bound_shapes(
     shapes: dict[str, tuple[int, ...]] = {}
     for name, spec in known.items():
         shape = asked.get(name) or (first[name].shape if first and name in first and -1 in spec.shape else spec.shape)
+        # What the model has fixed cannot be freed.
         fits = len(shape) == len(spec.shape) and all(b in (-1, a) for a, b in zip(shape, spec.shape, strict=True))
         if not fits:
             raise InputError(
                 f"{model}: input {name!r} has shape {list(spec.shape)}, which {list(shape)} does not fit",
                 hint="-1 marks the dimensions you may choose",
             )
-        if -1 in shape:
+        if -1 in shape and name not in asked:
             raise InputError(
                 f"{model}: input {name!r} leaves dimensions free: {list(spec.shape)}",
-                hint=f"fix them in deploy.yaml, such as source: {{inputs: {{{name}: [1, 224, 224, 3]}}}}",
+                hint=f"say in deploy.yaml what they are, such as source: {{inputs: {{{name}: [1, 224, 224, 3]}}}}; "
+                "-1 leaves one free",
             )
         shapes[name] = tuple(int(size) for size in shape)
     return shapes

@@ -33,7 +33,15 @@ class TfliteSource:
 
     def fix_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         asked = {int(detail["index"]): shapes[name] for name, detail in self._inputs.items()}
-        if any(tuple(detail["shape"]) != asked[int(detail["index"])] for detail in self._inputs.values()):
+        declared = {spec.name: spec.shape for spec in self.inputs}
+        free = any(-1 in shape for shape in shapes.values())
+        if free and any(shapes[name] != shape for name, shape in declared.items()):
+            said = ", ".join(f"{name} {list(shape)}" for name, shape in declared.items())
+            raise InputError(
+                f"{self._path}: a .tflite keeps all its free dimensions or none; it takes {said}",
+                hint="give in source.inputs -1 for all of these dimensions, or a size for each",
+            )
+        if not free and any(tuple(detail["shape"]) != asked[int(detail["index"])] for detail in self._inputs.values()):
             self._file = self._scratch / "bound.tflite"
             _bind(self._path, asked, self._file)
         try:

@@ -43,6 +43,8 @@ class LiteRTModel(HostModel):
         self._fresh = True
         self._input_indices = {name: int(detail["index"]) for name, detail in inputs.items()}
         self._output_indices = {name: int(detail["index"]) for name, detail in outputs.items()}
+        self._declared = {name: tuple(int(size) for size in detail["shape"]) for name, detail in inputs.items()}
+        self._sizes = dict(self._declared)
         self.inputs = tuple(_spec(name, detail) for name, detail in inputs.items())
         self.outputs = tuple(_spec(name, detail) for name, detail in outputs.items())
 
@@ -53,19 +55,38 @@ class LiteRTModel(HostModel):
             # Resource variables are emptied by that, not set to what the model's own initialiser (CALL_ONCE) gives.
             self.interpreter = self._load()
             self.interpreter.allocate_tensors()
+            self._sizes = dict(self._declared)
         self._fresh = False
+        self._resize({name: np.shape(array) for name, array in inputs.items()})
         for name, index in self._input_indices.items():
             self.interpreter.set_tensor(index, inputs[name])
         self.interpreter.invoke()
         return {name: self.interpreter.get_tensor(index) for name, index in self._output_indices.items()}
+
+    def _resize(self, wanted: Mapping[str, tuple[int, ...]]) -> None:
+        """Before the tensors are allocated, give the free dimensions the sizes of this sample."""
+        free = {spec.name for spec in self.inputs if -1 in spec.shape}
+        new = {n: index for n, index in self._input_indices.items() if n in free and wanted[n] != self._sizes[n]}
+        if not new:
+            return
+        for name, index in new.items():
+            self.interpreter.resize_tensor_input(index, wanted[name], strict=True)
+        self.interpreter.allocate_tensors()
+        self._sizes = dict(wanted)
 
 
 def _spec(name: str, detail: Mapping[str, Any]) -> TensorSpec:
     scale, zero_point = detail["quantization"]
     return TensorSpec(
         name=name,
-        shape=tuple(int(size) for size in detail["shape"]),
+        shape=tuple(int(size) for size in _free(detail)),
         dtype=np.dtype(detail["dtype"]).name,
         scale=float(scale),
         zero_point=int(zero_point),
     )
+
+
+def _free(detail: Mapping[str, Any]) -> Any:
+    """The shape with -1 for what is free; converters leave the signature out where nothing is."""
+    signature = detail.get("shape_signature", ())
+    return signature if len(signature) == len(detail["shape"]) else detail["shape"]

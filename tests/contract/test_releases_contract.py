@@ -1,6 +1,7 @@
 """What a device's release store must do, over this machine and over a real SSH server."""
 
 import fcntl
+import hashlib
 import os
 import random
 import sys
@@ -113,6 +114,33 @@ def test_a_release_becomes_current_and_the_one_before_it_previous(
     assert (live / "manifest.json").read_bytes() == second.manifest
     modes = {path.name: path.stat().st_mode & 0o777 for path in live.iterdir()}
     assert set(modes.values()) == {0o644} and len(modes) == 4
+
+
+@and_phones
+def test_a_model_finds_its_weights_in_its_folder(device: Device, tmp_path: Path) -> None:
+    """They lie beside it under the name that it has for them, are proved at every switch, and stay while it does."""
+    weights = tmp_path / "weights"
+    weights.write_bytes(os.urandom(20_000))
+    name = hashlib.sha256(weights.read_bytes()).hexdigest()
+    made = make_release(tmp_path, 1, beside={name: 20_000})
+    store = device.releases
+    store.transfer(made.files)
+    with pytest.raises(HashMismatch, match=name):
+        store.stage(made.manifest, b"", "default")
+    store.transfer({name: weights})
+    store.stage(made.manifest, b"", "default")
+    store.activate(made.id)
+    store.confirm(made.id)
+    place = root(device) / "current" / name
+    assert place.read_bytes() == weights.read_bytes() and not place.is_symlink()
+    old = time.time() - 2 * 24 * 3600
+    os.utime(root(device) / "blobs" / "sha256" / name, (old, old))
+    store.prune(1)
+    assert (root(device) / "blobs" / "sha256" / name).exists()
+    place.chmod(0o644)
+    place.write_bytes(bytes(20_000))
+    with pytest.raises(HashMismatch, match="has changed: transfer and stage it again"):
+        store.activate(made.id)
 
 
 @phones_too

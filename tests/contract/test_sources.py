@@ -246,15 +246,25 @@ def test_onnx_without_its_external_data(tmp_path: Path) -> None:
     assert "second file" in caught.value.hint
 
 
-def test_onnx_of_more_than_one_file_can_hold(tmp_path: Path) -> None:
+def test_one_onnx_file_of_more_than_a_protocol_buffer_can_hold(tmp_path: Path) -> None:
     """Refused before anything is loaded: by its size, of which a file with a hole has all and the disk none."""
+    (tmp_path / "net.onnx").write_bytes(classifier())
+    with (tmp_path / "net.onnx").open("r+b") as file:
+        file.truncate(2**31)
+    with pytest.raises(InputError, match=r"net.onnx: 2.15 GB in one .onnx file, which holds 2.15 GB at most") as caught:
+        open_source("onnx", tmp_path / "net.onnx", signature="", scratch=tmp_path)
+    assert "save_as_external_data" in caught.value.hint
+
+
+def test_onnx_whose_weights_are_outside_of_its_folder(tmp_path: Path) -> None:
     import onnx
 
     model = onnx.load_model_from_string(classifier())
     onnx.save(model, str(tmp_path / "net.onnx"), save_as_external_data=True, location="net.data", size_threshold=0)
-    with (tmp_path / "net.data").open("r+b") as file:
-        file.truncate(2**31)
-    with pytest.raises(InputError, match=r"net.onnx: its weights are 2.15 GB; .* holds less than 2.15 GB"):
+    for tensor in (model := onnx.load(str(tmp_path / "net.onnx"), load_external_data=False)).graph.initializer:
+        next(entry for entry in tensor.external_data if entry.key == "location").value = "../net.data"
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match=r"outside of the model's folder"):
         open_source("onnx", tmp_path / "net.onnx", signature="", scratch=tmp_path)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import DeployError
-from pipeline.exporters import QUANTIZED
 from pipeline.exporters.source import open_source
 from pipeline.plugins import load_plugin
 from pipeline.samples import DataSection
@@ -39,7 +38,7 @@ def whole_way(
     *, kind: str, model: Path, folder: Path, recipes: tuple[str, ...], report: Callable[[int, int], None]
 ) -> dict[str, str]:
     """Recipe → "" or why it was refused; what is wrong with the source is raised."""
-    format = QUANTIZED.get(kind, "onnx")
+    format = "tflite" if kind.endswith("tflite") else "onnx"
     random_samples(kind=kind, model=model, folder=folder, report=_silent)
     calibrate, test = _DATA.spec("calibrate"), _DATA.spec("test")
     source, exported = folder / "source", folder / "exported"

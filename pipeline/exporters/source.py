@@ -121,13 +121,15 @@ def bound_shapes(
 def refuse_bad_weights(path: Path, weights: Iterable[tuple[str, np.ndarray[Any, Any]]]) -> None:
     """Raise when a weight holds NaN or infinity: nothing computed from it could be trusted.
 
+    A lone infinity is no weight but a bound, as of clipping (MINIMUM with infinity in a model of the wild).
+
     Raises:
         InputError: names the file, the weight and how many values are bad.
     """
     for name, value in weights:
         if np.issubdtype(value.dtype, np.floating):
             bad = int(value.size - np.count_nonzero(np.isfinite(value)))
-            if bad:
+            if bad and not (value.size == 1 and np.isinf(value).all()):
                 raise InputError(
                     f"{path}: weight {name!r} holds {bad} of {value.size} values that are NaN or infinite",
                     hint="the training diverged or the file is damaged: give a checkpoint from before that",

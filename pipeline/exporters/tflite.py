@@ -58,6 +58,27 @@ class TfliteSource:
         shutil.copyfile(self._file, path)
 
 
+def name_tensors(path: Path) -> int:
+    """Give tensors whose name another one has a name of their own; how many there were, in a file that is else left.
+
+    Ranges and the quantizer know tensors by name ("Tensor name arg0 is not unique in the model").
+    """
+    model = flatbuffer_utils.read_model(str(path))
+    main = model.subgraphs[0]
+    ends = {id(main.tensors[place]) for place in (*main.inputs, *main.outputs)}
+    every = [tensor for graph in model.subgraphs for tensor in graph.tensors if tensor.name]
+    taken: set[bytes] = set()
+    renamed = 0
+    for number, tensor in enumerate(sorted(every, key=lambda one: id(one) not in ends)):
+        if tensor.name in taken and id(tensor) not in ends:
+            tensor.name = tensor.name + b"#%d" % number
+            renamed += 1
+        taken.add(tensor.name)
+    if renamed:
+        flatbuffer_utils.write_model(model, str(path))
+    return renamed
+
+
 def _details(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Inputs and outputs by name, before any tensor is allocated: a model may need its shapes bound first."""
     try:

@@ -1,7 +1,7 @@
 """Names for what PyTorch passes by place: inputs after the parameters of `forward`, outputs after what it returns."""
 
 import inspect
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +26,21 @@ class Named(torch.nn.Module):
 
     def forward(self, **tensors: torch.Tensor) -> dict[str, torch.Tensor]:
         return named_outputs(self.module(**tensors))
+
+
+class Declared(Named):
+    """The same with parameters of these names: torch.export wants to be told which dimensions of them are free."""
+
+    def __init__(self, module: torch.nn.Module, names: Sequence[str]) -> None:
+        super().__init__(module)
+
+        def forward(*given: torch.Tensor, **tensors: torch.Tensor) -> dict[str, torch.Tensor]:
+            return Named.forward(self, **dict(zip(names, given, strict=False)), **tensors)
+
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        declared = inspect.Signature([inspect.Parameter(name, kind) for name in names])
+        forward.__signature__ = declared  # type: ignore[attr-defined]
+        self.forward = forward  # type: ignore[method-assign]
 
 
 class Program(torch.nn.Module):

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from pipeline.errors import ConversionFailed
 from pipeline.exporters.torch_names import tensor_spec
 from targets.records import TensorSpec
 
@@ -26,6 +27,22 @@ _NUMBER = re.compile(rb"___torch_mangle_\d+")
 def read_program(path: Path) -> torch.export.ExportedProgram:
     """What `TorchSource.save` wrote."""
     return torch.export.load(path)
+
+
+def refuse_free(program: torch.export.ExportedProgram, why: str) -> None:
+    """Raise ConversionFailed when the program has dimensions that are free."""
+    inputs = [node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
+    free = {
+        node.target: [size if isinstance(size, int) else -1 for size in node.meta["val"].shape]
+        for node in inputs
+        if not all(isinstance(size, int) for size in node.meta["val"].shape)
+    }
+    if free:
+        said = ", ".join(f"{name} {shape}" for name, shape in free.items())
+        raise ConversionFailed(
+            f"not available with free dimensions ({said}): {why}",
+            hint="give a size for each in source.inputs, or use the onnx recipes",
+        )
 
 
 def examples(program: torch.export.ExportedProgram) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pipeline.errors import InputError
 from pipeline.exporters.source import Arrays, Unstated, refuse_bad_weights
 from pipeline.exporters.torch_load import load
 from pipeline.exporters.torch_names import (
+    Declared,
     Named,
     dtype_name,
     input_names,
@@ -21,6 +23,8 @@ from pipeline.exporters.torch_names import (
 )
 from pipeline.plugins import versions
 from targets.records import TensorSpec
+
+_FREE = 2  # of a dimension that nobody gave an example of
 
 
 class TorchSource:
@@ -55,7 +59,7 @@ class TorchSource:
         answers = self._answer(given)
         try:
             with torch.no_grad():
-                self._program = torch.export.export(Named(self._module).eval(), (), kwargs=given, strict=False)
+                self._program = _exported(self._module, given, shapes)
         except Exception as error:  # torch raises its own classes, and those of the user's forward
             first = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise InputError(
@@ -64,7 +68,9 @@ class TorchSource:
                 "or give the part without the branch",
             ) from None
         _forget_origins(self._program)
-        self.inputs = tuple(tensor_spec(name, tensor) for name, tensor in given.items())
+        self.inputs = tuple(
+            replace(tensor_spec(name, tensor), shape=tuple(shapes[name])) for name, tensor in given.items()
+        )
         self.outputs = tuple(tensor_spec(name, tensor) for name, tensor in answers.items())
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray[Any, Any]]:
@@ -120,9 +126,25 @@ class TorchSource:
     def _example(self, spec: TensorSpec, shape: tuple[int, ...]) -> torch.Tensor:
         """A value to trace with: the user's where it has the shape, since not every model takes zeros."""
         example = self._examples.get(spec.name)
+        # torch takes a free dimension of 0 or 1 for fixed.
+        held = shape if example is None or example.ndim != len(shape) else tuple(example.shape)
+        shape = tuple(size if size >= 0 else max(known, _FREE) for size, known in zip(shape, held, strict=True))
         if example is not None and tuple(example.shape) == shape:
             return example.detach().cpu()
         return torch.zeros(shape, dtype=getattr(torch, spec.dtype))
+
+
+def _exported(
+    module: torch.nn.Module, given: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]]
+) -> torch.export.ExportedProgram:
+    """The program; dimensions of -1 stay free in it."""
+    free = {
+        name: {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(shapes[name]) if size < 0} for name in given
+    }
+    if not any(free.values()):
+        return torch.export.export(Named(module).eval(), (), kwargs=dict(given), strict=False)
+    declared = Declared(module, list(given)).eval()
+    return torch.export.export(declared, (), kwargs=dict(given), strict=False, dynamic_shapes=free)
 
 
 def _forget_origins(program: torch.export.ExportedProgram) -> None:

@@ -37,6 +37,10 @@ def place_of(runtime: str, version: str, facts: Facts) -> limits.Key | None:
     return limits.place(name, version, tensorflow=runtime == "tflite-runtime" or (name == "litert" and from_app))
 
 
+# Custom operators that a delegate takes as a whole, so that the runtime's own list does not have them.
+_OF_XNNPACK = frozenset({"Convolution2DTransposeBias"})
+
+
 def judge(model: Described, facts: Facts) -> Fit:
     """The answer for the file as it is; the caller may lower it where every blocking reason is `lowerable`."""
     found = runtime_of(model, facts)
@@ -149,7 +153,14 @@ def _foreign(model: Described) -> Iterator[Reason]:
     """Operators that are neither TFLite's nor ONNX's."""
     if isinstance(model.needs, TfliteNeeds):
         flex = [name for name in model.needs.custom if name.startswith("Flex")]
-        own = sorted(set(model.needs.custom) - set(flex) - limits.custom_ops())
+        own = sorted(set(model.needs.custom) - set(flex) - limits.custom_ops() - _OF_XNNPACK)
+        if delegated := sorted(_OF_XNNPACK & set(model.needs.custom)):
+            yield Reason(
+                code="custom-ops",
+                weight="unsure",
+                detail=f"{', '.join(delegated)} is no operator of the runtime; XNNPACK of newer ones computes it",
+                remedy="`deploy run` tries it there; ai-edge-litert 2.3 has it, tflite-runtime 2.14 has not",
+            )
         if flex:
             yield Reason(
                 code="flex-ops",

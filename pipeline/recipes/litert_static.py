@@ -55,7 +55,7 @@ class Static:
     def _convert(self, ingredients: Ingredients, repairs: tuple[Repair, ...], output: Path) -> None:
         from ai_edge_quantizer import quantizer
 
-        engine = quantizer.Quantizer(str(ingredients.float_model))
+        engine = quantizer.Quantizer(str(with_signatures(ingredients)))
         for precision, pattern in _patterns(ingredients.precisions, self.precision).items():
             _add_rule(engine, pattern, precision, repairs)
         if self.io != "int8":
@@ -74,6 +74,20 @@ class Static:
             return "the search left it in float, or ai-edge-quantizer has no rule for it"
         # Ops without int4 weights keep int8 ones, so that what is left in float has no int8 rule either.
         return f"ai-edge-quantizer has no {'int8' if self.precision == 'int8x4' else self.precision} rule for {op}"
+
+
+def with_signatures(ingredients: Ingredients) -> Path:
+    """The float model, with an empty list of signatures where it has none at all: ai-edge-quantizer goes through it
+    without looking ("'NoneType' object is not iterable")."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model(str(ingredients.float_model))
+    if model.signatureDefs is not None:
+        return ingredients.float_model
+    model.signatureDefs = []
+    listed = ingredients.scratch / "listed.tflite"
+    flatbuffer_utils.write_model(model, str(listed))
+    return listed
 
 
 def _patterns(precisions: Mapping[str, Precision], default: Precision) -> dict[Precision, str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.errors import ConversionFailed
+from pipeline.recipes.litert_static import with_signatures
 from pipeline.recipes.recipe import Ingredients
 
 # TensorFlow's own converter leaves smaller constants alone: little is gained and much may be lost.
@@ -39,7 +40,7 @@ class Weights:
     def quantize(self, ingredients: Ingredients, output: Path) -> None:
         from ai_edge_quantizer import quantizer
 
-        engine = quantizer.Quantizer(str(ingredients.float_model))
+        engine = quantizer.Quantizer(str(with_signatures(ingredients)))
         _RULES[self.kind](self, engine, ingredients.float_model)
         model = engine.quantize({}).quantized_model
         if not model:

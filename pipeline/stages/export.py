@@ -216,7 +216,7 @@ def _prepare(
 def float_job(format: Format, kind: str, opset: int) -> tuple[str, dict[str, Any]]:
     """The worker's job that makes the float model, and what it is given besides the source."""
     if kind in QUANTIZED or kind == format == "tflite":
-        return "export_jobs:as_is", {"format": format}
+        return "export_jobs:as_is", {"format": format, "named": kind == "tflite"}
     if kind == "pytorch":
         return f"torch_jobs:to_{format}", {"opset": opset} if format == "onnx" else {}
     if format == "onnx":

@@ -77,11 +77,19 @@ def prepare(
     }
 
 
-def as_is(*, source: Path, format: Format, scratch: Path, report: Report, state: State | None = None) -> dict[str, Any]:
-    """The source itself, which is a file of this format, at `scratch`/model."""
+def as_is(
+    *, source: Path, format: Format, named: bool, scratch: Path, report: Report, state: State | None = None
+) -> dict[str, Any]:
+    """The source itself, which is a file of this format, at `scratch`/model; `named`: with a name for each tensor."""
     copy_model(format, source, scratch / "model")
+    notes: tuple[str, ...] = ()
+    if named:
+        from pipeline.exporters.tflite import name_tensors
+
+        renamed = name_tensors(scratch / "model")
+        notes = (f"{renamed} tensors renamed: others had the same name",) if renamed else ()
     write_state(format, scratch / "model", state or {})
-    return {"notes": ()}
+    return {"notes": notes}
 
 
 def to_tflite(*, source: Path, scratch: Path, report: Report, state: State | None = None) -> dict[str, Any]:

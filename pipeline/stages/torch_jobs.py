@@ -65,8 +65,9 @@ def to_pt(*, source: Path, scratch: Path, report: Report, state: State | None = 
     """
     if state:
         raise ConversionFailed("TorchScript files have no place for `source.state`", hint="use litert or onnx recipes")
-    from pipeline.exporters.torch_program import examples, read_program, write_torchscript
+    from pipeline.exporters.torch_program import examples, read_program, refuse_free, write_torchscript
 
     program = read_program(source)
+    refuse_free(program, "TorchScript is traced, and tracing makes sizes constants")
     write_torchscript(program.module(check_guards=False), examples(program), scratch / "model")
     return {"notes": ()}

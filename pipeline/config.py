@@ -54,7 +54,8 @@ class SourceConfig(Section):
     )
     inputs: dict[str, tuple[int, ...]] = Field(
         default_factory=dict,
-        description="Shape with batch for each input that leaves dimensions free; without it the first sample decides",
+        description="Shape with batch for each input that leaves dimensions free, -1 to keep one free; without it the "
+        "first sample decides",
     )
     signature: str = Field(default="serving_default", description="SavedModel signature")
     factory: str = Field(default="", description="file.py:function that builds the model whose weights the file holds")

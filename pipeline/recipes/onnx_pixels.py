@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from pipeline import onnx_file
 from pipeline.errors import ConversionFailed
 from pipeline.runtimes.pixels import Affine
 
@@ -16,7 +16,7 @@ _SAME_SCALE = 1e-5  # relative: scales are kept as float32
 
 def take_pixels(plain: Path, pixels: Mapping[str, Affine], output: Path) -> None:
     """Write the model with uint8 inputs. Raises ConversionFailed for an input that is not float32."""
-    model = onnx.load(str(plain))
+    model = onnx_file.read_graph(plain)  # scales are small, and so in the file itself
     inputs = {value.name: value for value in model.graph.input}
     for name, own in pixels.items():
         kind = inputs[name].type.tensor_type
@@ -34,7 +34,7 @@ def take_pixels(plain: Path, pixels: Mapping[str, Affine], output: Path) -> None
             made = _converting(model.graph, name, own)
             for node in reversed(made):
                 model.graph.node.insert(0, node)
-    onnx.save(model, str(output))
+    onnx_file.write(model, output, plain.parent)
 
 
 def _quantizing_alike(graph: Any, name: str, own: Affine) -> list[Any]:

@@ -100,7 +100,7 @@ def test_a_model_that_is_quantized_already_is_not_quantized_again(here: Project,
 @pytest.mark.parametrize(
     ("recipe", "said"),
     [
-        ("litert-int8", "not available: the converters from ONNX to TFLite pin a TensorFlow"),
+        ("litert-int8", "not available: the one kept converter, onnx2tf, wants versions"),
         ("onnx-as-is", "is for files that are quantized already, this is a float32 source"),
     ],
 )
@@ -241,7 +241,7 @@ def test_no_configuration(here: Project) -> None:
     ("arguments", "said"),
     [
         (["--recipe", "onnx-int9"], "--recipe onnx-int9: there is no such recipe, did you mean 'onnx-int8'?"),
-        (["--recipe", "litert-int8"], "litert-int8: not available: the converters from ONNX to TFLite pin"),
+        (["--recipe", "litert-int8"], "litert-int8: not available: the one kept converter, onnx2tf, wants"),
         (["--target", "lokal"], "--target lokal: no device or group is called 'lokal', did you mean 'local'?"),
     ],
 )

@@ -57,7 +57,7 @@ def test_a_model_too_new_for_its_runtime_answers_lowered(lab: LabState, tmp_path
     np.savez(golden, **dense_models.sample())
     store = Store(tmp_path / "state")
     with connect(lab.target_specs()[0], state=tmp_path) as device, Worker() as worker:
-        fit = Fitter(worker, store.add_file, store.workspace).fit(model, probed(device), golden=golden)
+        fit = Fitter(worker, store, store.workspace).fit(model, probed(device), golden=golden)
         assert fit.answer == "lowering" and fit.lowered, fit.text
         assert fit.lowered.max_error < 0.01
         blobs = (fit.lowered.blob, store.add_file(golden), fit.lowered.golden_outputs)

@@ -71,7 +71,7 @@ def test_dense_layers_that_tflite_runtime_cannot(kind: str, worker: Worker, stor
     elif without == "wrong":
         assert distance(run_there("tflite-runtime", model, dense_models.sample()), expected) > 5 * _TOLERATED_SHARE
 
-    fit = Fitter(worker, store.add_file, store.workspace).fit(model, old_facts("tflite-runtime"))
+    fit = Fitter(worker, store, store.workspace).fit(model, old_facts("tflite-runtime"))
 
     assert fit.answer == "lowering", fit.text
     lowered = lowered_file(store, fit, tmp_path / "lowered.tflite")
@@ -80,7 +80,7 @@ def test_dense_layers_that_tflite_runtime_cannot(kind: str, worker: Worker, stor
 
 def test_float_dense_layers_need_no_lowering(worker: Worker, store: Store, tmp_path: Path) -> None:
     model = dense_models.float_model(tmp_path / "net.tflite")
-    fit = Fitter(worker, store.add_file, store.workspace).fit(model, old_facts("tflite-runtime"))
+    fit = Fitter(worker, store, store.workspace).fit(model, old_facts("tflite-runtime"))
     assert (fit.answer, fit.lowered) == ("fits", None)
     expected = open_model("tflite", model).invoke(dense_models.sample())
     assert distance(run_there("tflite-runtime", model, dense_models.sample()), expected) < 1e-5
@@ -89,7 +89,7 @@ def test_float_dense_layers_need_no_lowering(worker: Worker, store: Store, tmp_p
 def test_weights_by_blocks_cannot_be_lowered(worker: Worker, store: Store, tmp_path: Path) -> None:
     """A scale per 16 or 32 weights has no older form: refused, not guessed."""
     model = dense_models.quantized(tmp_path / "net.tflite", "dynamic_wi4b32_afp32")
-    fit = Fitter(worker, store.add_file, store.workspace).fit(model, old_facts("tflite-runtime"))
+    fit = Fitter(worker, store, store.workspace).fit(model, old_facts("tflite-runtime"))
     assert fit.answer == "no"
     assert "FULLY_CONNECTED version 14 (it knows 10)" in fit.text
     assert fit.remedy
@@ -126,7 +126,7 @@ def test_what_onnxruntime_refuses(kind: str, worker: Worker, store: Store, tmp_p
     feed = {"x": np.random.default_rng(1).normal(size=(1, 8)).astype(np.float32)}
     with pytest.raises(RefusedThere):
         run_there("onnxruntime", model, feed)
-    fit = Fitter(worker, store.add_file, store.workspace).fit(model, old_facts("onnxruntime"))
+    fit = Fitter(worker, store, store.workspace).fit(model, old_facts("onnxruntime"))
     lowered = lowered_file(store, fit, tmp_path / "lowered.onnx")
     expected = open_model("onnx", model).invoke(feed)
     assert distance(run_there("onnxruntime", lowered, feed), expected) < 1e-5
@@ -137,7 +137,7 @@ def test_newer_data_types_cannot_be_lowered(worker: Worker, store: Store, tmp_pa
     scale = numpy_helper.from_array(np.float32(0.5), "s")
     last = [helper.make_node("DequantizeLinear", ["q", "s"], ["d"]), _node("Add", "d")]
     model = onnx_net(tmp_path / "net.onnx", 21, 10, last, weights=[packed, scale])
-    fit = Fitter(worker, store.add_file, store.workspace).fit(model, old_facts("onnxruntime"))
+    fit = Fitter(worker, store, store.workspace).fit(model, old_facts("onnxruntime"))
     assert fit.answer == "no"
     assert "INT4, which IR version 10 is the first to have" in fit.text
 

@@ -18,10 +18,17 @@ for file in /sys/class/power_supply/*/type /sys/class/power_supply/*/online /sys
   echo "@ $file"
   while read -r line; do echo "$line"; done <$file
 done
+rails=$(dumpsys android.hardware.power.stats.IPowerStats/default)
+case $rails in *" mWs"*)
+  echo "@ command:powerstats"; echo "$rails" ;;
+esac
 """
+# By name, as the agent's: nothing else is ever run. Any shell user may ask a service to tell of itself.
+COMMANDS: Mapping[str, str] = {"powerstats": "dumpsys android.hardware.power.stats.IPowerStats/default"}
+_COMMAND = "command"  # in the place of a file's name
 # It ends with its file, with the session's folder, or when told to. HUP is what adbd sends it when its shell is gone.
 _SAMPLE = """
-out=$1 every=$2; shift 2
+out=$1 every=$2 command=$3; shift 3
 : >"$out"
 ( trap '' HUP
   while [ -e "$out" ] && [ ! -e "$out.end" ]; do
@@ -31,6 +38,10 @@ out=$1 every=$2; shift 2
       echo "# $file"
       while read -r line; do echo "$line"; done <$file
     done
+    if [ "$command" ]; then
+      echo "# command"
+      $command
+    fi
     sleep $every
   done >>"$out" 2>/dev/null ) </dev/null >/dev/null 2>&1 &
 """
@@ -65,9 +76,13 @@ def sampled(session: ShellSession, reading: Mapping[str, Any] | None) -> Iterato
         yield found
         return
     out, files = f"{session.folder}/power", list(reading["files"])
-    if reading["command"]:
-        raise AgentFailed(f"{session.name}: a shell reads files, and no {reading['command']}")
-    session.script(_SAMPLE, out, f"{reading['interval_s']:g}", *files, doing="reading its power sensor")
+    command = ""
+    if asked := reading["command"]:
+        if asked not in COMMANDS:
+            raise AgentFailed(f"{session.name}: a shell cannot read {asked}", hint="choose another `meter`")
+        command, files = COMMANDS[asked], [_COMMAND]
+    given = [] if command else files
+    session.script(_SAMPLE, out, f"{reading['interval_s']:g}", command, *given, doing="reading its power sensor")
     try:
         yield found
         session.script(_STOP, out, doing="reading its power sensor")

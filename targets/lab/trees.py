@@ -160,6 +160,6 @@ ANDROID = Tree(
     suite="trixie",  # the first that has adbd; a tree of its own, for it needs a newer libc than boards have
     packages=("base-files", "libc6", "adbd", "toybox", "mksh", "libstdc++6", "libgomp1"),
     path_excludes=("/usr/share/*",),
-    layout=1,
+    layout=2,
     finish=finish_android,
 )

@@ -100,7 +100,7 @@ def test_each_device_is_what_it_claims(
     assert adb.shell(device, f"cat {cores}4/cpufreq/related_cpus").strip() == together
     fastest = [int(word) for word in adb.shell(device, f"cat {cores}[07]/cpufreq/cpuinfo_max_freq").split()]
     assert fastest == [board["clusters"][index]["frequencies_khz"][-1] for index in (0, -1)]
-    (battery,) = board["sensors"]
+    battery = next(sensor for sensor in board["sensors"] if sensor["kind"] == "battery")
     told = dict(line.strip().split(": ") for line in adb.shell(device, "dumpsys battery").splitlines()[1:])
     charge = battery.get("charge", 0.81)
     assert 100 * charge - 2 < int(told["level"]) <= 100 * charge  # it runs down as the device really works

@@ -1,5 +1,9 @@
 #!/system/bin/sh
-# The battery service, from this device's /sys; there is no other.
+# The battery service and the power HAL, from this device's /sys; there is no other.
+rails=/sys/devices/platform/lab-power/odpm/hal
+if [ "$1" = android.hardware.power.stats.IPowerStats/default ] && [ -r $rails ]; then
+  exec cat $rails
+fi
 if [ "$1" != battery ]; then
   print -u2 -r "Can't find service: $1"
   exit

@@ -15,6 +15,7 @@ from targets.lab.power.battery import Battery
 from targets.lab.power.board import Accounting, Clock, CpuThermal, Firmware, ThermalZone
 from targets.lab.power.ina import Ina226, Ina3221
 from targets.lab.power.model import PowerParameters, State
+from targets.lab.power.odpm import Odpm
 from targets.lab.power.pmic import Pmic
 from targets.lab.power.rapl import Rapl
 from targets.lab.profiles import cores_of
@@ -54,6 +55,7 @@ KINDS: Mapping[str, type[Sensor]] = {
     "pmic": Pmic,
     "rapl": Rapl,
     "battery": Battery,
+    "odpm": Odpm,
 }
 
 

@@ -18,6 +18,7 @@ from targets.errors import InputError, UsageError
 from targets.lab.power.battery import Battery
 from targets.lab.power.ina import Ina226, Ina3221
 from targets.lab.power.model import PowerParameters, State, booted, step
+from targets.lab.power.odpm import Odpm
 from targets.lab.power.pmic import Pmic
 from targets.lab.power.rapl import Rapl
 from targets.lab.power.sensors import Sensor
@@ -173,6 +174,22 @@ def test_rails_of_a_pixel_are_added_without_those_that_others_feed() -> None:
     assert isinstance(trace, PowerTrace)
     assert sum(c.readings_j[-1] - c.readings_j[0] for c in trace.counters) == pytest.approx(3.0)
     assert "only root" in only({path: ""}).refused
+
+
+def test_rails_that_only_the_hal_may_read_are_asked_of_it() -> None:
+    seen = states(Odpm())
+    said = [texts(Odpm(), "hal", state)["hal/hal"] for state in seen]
+    consumers = (
+        "\n============= PowerStats HAL 2.0 energy consumers ==============\n   CPU   123.45 mWs\n========== End\n"
+    )
+    source = only({"/sys/bus/iio/devices/iio:device0/energy_value": "", "command:powerstats": consumers + said[0]})
+    assert (source.command, source.files, source.refused) == ("powerstats", (), "")
+    assert source.scope.startswith("7 rails"), "the eighth is fed by another one"
+    readings = Readings(time_ns=tuple(round(s.now_s * 1e9) for s in seen), values=tuple((consumers + t,) for t in said))
+    trace = device_meters()["odpm"].trace(source, readings)
+    assert isinstance(trace, PowerTrace)
+    drawn_j = sum(counter.readings_j[-1] - counter.readings_j[0] for counter in trace.counters)
+    assert drawn_j == pytest.approx(seen[-1].energy_j - seen[0].energy_j, rel=1e-3)
 
 
 def battery(state: State, **changes: str) -> dict[str, str]:

@@ -211,6 +211,8 @@ class AdbTransport(Transport):
                 local = copy.name
             if self._client is None or self._pulse is None:
                 raise ConnectionLost(f"{self.spec.name}: the connection is closed", hint="connect again")
+            if progress:
+                progress(0, size_bytes)
             push = self._client.spawn("-s", self._serial, "push", local, path, **_SAYS_ALL_IN_ONE)
             stack.callback(end, push)
             said = self._follow(push, size_bytes, path, deadline, progress)

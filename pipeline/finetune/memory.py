@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-# Each tensor is kept for the gradients, and some have one while they are computed. Measured at 224 x 224 with 1, 2 and 4
-# samples: 1.8 (MobileNetV2 in Keras) and 1.2 (EfficientNet-Lite0 in PyTorch).
+# Each tensor is kept for the gradients, and some have one while they are computed. Measured at 224 x 224 with 1, 2 and
+# 4 samples: 1.8 (MobileNetV2 in Keras) and 1.2 (EfficientNet-Lite0 in PyTorch).
 _TIMES_THE_TENSORS = 2.0
 # A weight, its quantized form, gradient, two moments of Adam, and the states kept: now, best, and as it is written.
 _TIMES_THE_WEIGHTS = 12

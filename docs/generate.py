@@ -46,8 +46,8 @@ def recipes_block() -> str:
         "ranges": "the float32 model and calibration samples",
         "search": "the same, and `budgets.max_drop`",
         "mixed": "the same, and `mixed`",
-        "finetuned-w8": "a Keras source and calibration samples to train on",
-        "finetuned-w4": "a Keras source and calibration samples to train on",
+        "finetuned-w8": "a Keras or PyTorch source and calibration samples to train on",
+        "finetuned-w4": "a Keras or PyTorch source and calibration samples to train on",
     }
     found = [(name, recipe(name)) for name in RECIPES]
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from pipeline.errors import ConversionFailed
 from pipeline.finetune.settings import TRAINEES, Origin
 from pipeline.finetune.training import Array, Network
 from pipeline.plugins import load_plugin
@@ -39,6 +40,17 @@ class Trainee(Protocol):
 
 
 def open_trainee(origin: Origin, weight_bits: int) -> Trainee:
-    """The trainee for the kind of source."""
+    """The trainee for the kind of source.
+
+    Raises:
+        ConversionFailed: it cannot be trained.
+    """
+    free = {spec.name: list(spec.shape) for spec in origin.inputs if -1 in spec.shape}
+    if free:
+        said = ", ".join(f"{name} {shape}" for name, shape in free.items())
+        raise ConversionFailed(
+            f"fine-tuning takes fixed shapes, and these inputs leave dimensions free: {said}",
+            hint="give a size for each in source.inputs",
+        )
     made: Trainee = load_plugin(TRAINEES[origin.kind])(origin, weight_bits)
     return made

@@ -15,7 +15,7 @@ PRECISIONS: Mapping[str, str] = {
     "weight-int4": "int4 weights, computed in float where the runtime can",
     "int8": "int8 weights and 8-bit activations, ranges from calibration samples",
     "int16x8": "int16 activations and int8 weights",
-    "qat-int8": "as int8, after quantization-aware fine-tuning of a Keras source",
+    "qat-int8": "as int8, after quantization-aware fine-tuning of a Keras or PyTorch source",
     "as-is": "a source that is quantized already, unchanged",
     "mixed": "the precision that deploy.yaml's `mixed` gives to each op",
     "auto": "a precision for every op, searched to meet `budgets.max_drop` at the least cost",

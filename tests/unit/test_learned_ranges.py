@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.calibration.learned import LearnedRange, fingerprint, placed, read_learned, write_learned
+from pipeline.calibration.learned import LearnedRange, beginnings, fingerprint, placed, read_learned, write_learned
 
 RANDOM = np.random.default_rng(0)
 IMAGE = RANDOM.normal(size=(1, 6, 5, 3)).astype(np.float32)
@@ -38,3 +38,10 @@ def test_what_is_constant_empty_or_not_finite_gets_no_range() -> None:
     zeros = np.zeros((1, 4), np.float32)
     tensors = [("zeros", zeros), ("empty", np.zeros((0,), np.float32)), ("nan", np.full(4, np.nan, np.float32))]
     assert placed([learned("zeros", zeros, 1.0)], shown(tensors)) == ({}, ("zeros",))
+
+
+def test_ranges_of_an_export_are_found_for_the_tensors_of_the_source() -> None:
+    held = {"image": fingerprint(IMAGE), "other": fingerprint(OTHER), "lost": fingerprint(IMAGE + OTHER)}
+    tensors = [("constant", np.ones(3, np.float32)), ("nhwc", IMAGE.transpose(0, 3, 1, 2)), ("second", OTHER)]
+    ranges = {"nhwc": (-2.5, 3.0), "second": (-1.0, 1.5), "elsewhere": (0.0, 1.0)}
+    assert beginnings(held, ranges, shown(tensors)) == {"image": (-2.5, 3.0), "other": (-1.0, 1.5)}

@@ -10,7 +10,7 @@ from pipeline.config import Config
 from pipeline.errors import UsageError, nearest
 from pipeline.inventory.fleet import read_fleet
 from pipeline.quality.metrics import METRICS, MetricSpec, open_metrics
-from pipeline.recipes import AUTO, RECIPES
+from pipeline.recipes import AUTO, RECIPES, unknown
 from pipeline.records import JUDGED_FIDELITY
 from pipeline.samples.preprocess import STEPS
 from pipeline.samples.user_function import is_function_reference
@@ -63,10 +63,8 @@ def _check_names(path: Path, raw: Any, config: Config, targets: Sequence[str]) -
     for index, name in enumerate(config.recipes):
         line = line_of(raw, ("recipes", index))
         if name not in RECIPES and name != AUTO:
-            raise UsageError(
-                f"{path}:{line}: recipes: unknown recipe {name!r}{nearest(name, [AUTO, *RECIPES])}",
-                hint="`deploy recipes` lists them",
-            )
+            message, hint = unknown(name)
+            raise UsageError(f"{path}:{line}: recipes: {message}", hint=hint)
         if config.recipes.index(name) != index:
             raise UsageError(f"{path}:{line}: recipes: {name!r} stands twice", hint="say it once")
     if config.search.target and config.search.target not in targets:

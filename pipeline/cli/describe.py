@@ -40,14 +40,15 @@ def recipes(name: str | None, as_json: bool) -> None:
 
 
 def _explain(name: str, as_json: bool) -> None:
-    from pipeline.errors import UsageError, nearest
+    from pipeline.errors import UsageError
     from pipeline.quantities import times
-    from pipeline.recipes import OPTIONAL, RECIPES
+    from pipeline.recipes import OPTIONAL, RECIPES, unknown
     from pipeline.recipes.grammar import decoded
     from pipeline.recipes.recipe import promise, recipe
 
     if name not in RECIPES:
-        raise UsageError(f"there is no recipe {name!r}{nearest(name, RECIPES)}", hint="`deploy recipes` lists them")
+        message, hint = unknown(name)
+        raise UsageError(message, hint=hint)
     made, promised = recipe(name), promise(name)
     try:
         parts = decoded(name)

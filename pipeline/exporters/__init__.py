@@ -41,6 +41,7 @@ NOT_AVAILABLE: Mapping[tuple[str, str], str] = {
     ): "the one kept converter, onnx2tf, wants versions of NumPy, onnx and a dozen others that are not "
     "those here; give the model that the ONNX file was made from, or run onnx2tf in an environment of its own and give "
     "the .tflite that it writes",
-    ("tflite", "onnx"): "no kept converter from TFLite to ONNX takes a graph of today's TensorFlow; "
-    "give the model that the TFLite file was made from",
+    # tf2onnx knows a part of TFLite's operators, and none of the quantized ones as int8.
+    ("tflite", "onnx"): "give the model that the TFLite file was made from, or see whether tf2onnx takes it "
+    "(python -m tf2onnx.convert --tflite MODEL --output MODEL.onnx) and give the .onnx",
 }

@@ -7,6 +7,9 @@ A recipe costs one module, one row here, and one line in `tests/contract/test_re
 the entry-point group `edge_deploy.recipes`.
 """
 
+from collections.abc import Mapping
+
+from pipeline.errors import nearest
 from pipeline.plugins import with_entry_points
 
 RECIPES = with_entry_points(
@@ -116,3 +119,22 @@ OPTIONAL = frozenset(
 AS_IS = "-as-is"
 # What deploy.yaml may call an auto recipe without saying the format.
 AUTO = "auto"
+
+
+# Names that one looks for, and why there is no such recipe.
+_NOT_MADE: Mapping[str, tuple[str, str]] = dict.fromkeys(
+    ("torch-int8", "torch-static-int8", "torch-pt2e"),
+    (
+        "PyTorch's PT2E gives float layers between quantize and dequantize; integer ones come only from Inductor, "
+        "which wants a C++ compiler on the device",
+        "litert-int8 and onnx-int8 make static int8 of a PyTorch model; torch-dynamic-int8 runs in PyTorch",
+    ),
+)
+
+
+def unknown(name: str) -> tuple[str, str]:
+    """What to say of a name that is no recipe's, and what to do."""
+    if name in _NOT_MADE:
+        reason, hint = _NOT_MADE[name]
+        return f"there is no recipe {name!r}: {reason}", hint
+    return f"there is no recipe {name!r}{nearest(name, [AUTO, *RECIPES])}", "`deploy recipes` lists them"

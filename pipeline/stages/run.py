@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import UsageError, nearest
+from pipeline.errors import UsageError
 from pipeline.exporters import FORMATS, NOT_AVAILABLE, OWN_FORMAT, QUANTIZED
 from pipeline.exporters.detect import SourceKind, detect
 from pipeline.exporters.quantized import marks
@@ -12,7 +12,7 @@ from pipeline.finetune.settings import TRAINEES
 from pipeline.flow import Step
 from pipeline.inventory.selector import select
 from pipeline.inventory.sheets import kept_facts
-from pipeline.recipes import AS_IS, AUTO, OPTIONAL, RECIPES
+from pipeline.recipes import AS_IS, AUTO, OPTIONAL, RECIPES, unknown
 from pipeline.recipes.recipe import recipe
 from pipeline.records import Format
 from pipeline.stages.branches import BOTH_FORMATS, branch_steps, branches, weight_bits
@@ -189,9 +189,8 @@ def _recipes(context: Context, kind: SourceKind, asked: Sequence[str]) -> list[s
     names = [own if name == AUTO else name for name in names]
     for name in names:
         if name not in RECIPES and name != AUTO:
-            raise UsageError(
-                f"--recipe {name}: there is no such recipe{nearest(name, RECIPES)}", hint="`deploy recipes` lists them"
-            )
+            message, hint = unknown(name)
+            raise UsageError(f"--recipe {name}: {message}", hint=hint)
         if name not in suiting:
             raise UsageError(f"{name}: {_why_not(context, kind, name)}", hint=f"recipes for it: {', '.join(suiting)}")
         if weight_bits(name) and context.loaded.config.source.state:

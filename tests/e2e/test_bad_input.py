@@ -240,7 +240,8 @@ def test_no_configuration(here: Project) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--recipe", "onnx-int9"], "--recipe onnx-int9: there is no such recipe, did you mean 'onnx-int8'?"),
+        (["--recipe", "onnx-int9"], "there is no recipe 'onnx-int9', did you mean 'onnx-int8'?"),
+        (["--recipe", "torch-int8"], "PyTorch's PT2E gives float layers between quantize and dequantize"),
         (["--recipe", "litert-int8"], "litert-int8: not available: the one kept converter, onnx2tf, wants"),
         (["--target", "lokal"], "--target lokal: no device or group is called 'lokal', did you mean 'local'?"),
     ],

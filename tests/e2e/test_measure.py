@@ -150,7 +150,7 @@ def test_a_sweep_names_the_best_number_of_threads(folder: Project) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["measure", "onnx-int9"], "there is no such recipe, did you mean 'onnx-int8'"),
+        (["measure", "onnx-int9"], "there is no recipe 'onnx-int9', did you mean 'onnx-int8'"),
         (["measure", "onnx-int8", "--cpus", "0-x"], "--cpus: '0-x' is no core"),
         (["measure", "onnx-int8", "--max-time", "soon"], "--max-time: 'soon' is not a positive quantity"),
         (["measure", "onnx-int8", "--target", "pi"], "no device or group is called 'pi'"),

@@ -67,7 +67,7 @@ CASES: dict[str, tuple[str, str]] = {
     ),
     "recipe": (
         "recipes:\n- onnx-int8\n- onnx-int9",
-        "7: recipes: unknown recipe 'onnx-int9', did you mean 'onnx-int8'?",
+        "7: recipes: there is no recipe 'onnx-int9', did you mean 'onnx-int8'?",
     ),
     "recipe twice": ("recipes:\n- onnx-int8\n- onnx-int8", "7: recipes: 'onnx-int8' stands twice"),
     "no list": ("recipes: onnx-int8", "5: recipes: should be a list, such as [a, b], not 'onnx-int8'"),

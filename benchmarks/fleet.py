@@ -106,8 +106,8 @@ def _recalibrated(_: int) -> Iterator[Row]:
             before = _received_bytes(specs)
             _send(specs, folder, _named(path), bases)
             received.append(_received_bytes(specs) - before)
-    if received[0] < _HOSTS * first.stat().st_size:
-        raise RuntimeError(f"the hosts have counted {received} bytes: too few")
+        if received[0] < _HOSTS * first.stat().st_size:
+            raise RuntimeError(f"the hosts have counted {received} bytes: too few")
     yield at_most(name, received[1] / received[0], "", 0.15)
 
 

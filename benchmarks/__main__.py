@@ -7,7 +7,7 @@ from pathlib import Path
 
 import benchmarks
 
-SHARED = ("__main__", "fleet_peer", "fleet_release", "pairs")
+SHARED = ("__main__", "fleet_peer", "fleet_recalibrated", "fleet_release", "pairs")
 
 
 def listed() -> list[tuple[str, str]]:

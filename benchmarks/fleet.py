@@ -1,7 +1,8 @@
 """Releases onto many devices: against Fabric, a Paramiko pool, parallel-ssh, asyncssh, pyinfra and OpenSSH's `cat >`.
 
 Needs root for the device lab, and PyPI once for the other tools, which get an environment of their own. All sides push
-to the same hosts in turns. `--row NAME` measures one of: first, unchanged, large, trip, memory, blackhole, growth.
+to the same hosts in turns. `--row NAME` measures one of: first, unchanged, recalibrated, large, trip, memory,
+blackhole, growth.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from tempfile import TemporaryDirectory
 
 import paramiko
 
+from benchmarks.fleet_recalibrated import recalibrated
 from benchmarks.fleet_release import proved_everywhere, pushed_again
 from benchmarks.pairs import Row, absent, at_least, at_most, in_turns, main, middle
 from targets.cache import cache_folder, ensure
@@ -35,7 +37,7 @@ _NAME = f"fleet-{os.getpid()}"
 _HOSTS = 100
 _MANY_HOSTS = 250
 _MODEL_BYTES = 5_000_000
-_LARGE_BYTES = 30_000_000  # a host of the lab has 64 MB
+_LARGE_BYTES = 50_000_000
 _TOOLS = ("fabric", "parallel-ssh", "asyncssh", "pyinfra")
 _PEER = Path(__file__).with_name("fleet_peer.py")
 
@@ -90,6 +92,35 @@ def _unchanged(times: int) -> Iterator[Row]:
         yield _against(f"{_HOSTS} hosts, nothing changed, against pyinfra", middle(found["ours"]), peer, 0.15 * peer)
 
 
+def _recalibrated(_: int) -> Iterator[Row]:
+    """All that the hosts' network cards received, the logins with it."""
+    name = f"{_HOSTS} hosts, re-calibrated EfficientNet-Lite0, bytes on the wire as a share of the first release's"
+    with _lab(_HOSTS) as (_state, specs, folder):
+        try:
+            first, second = recalibrated(folder)
+        except (RuntimeError, OSError) as error:
+            yield absent(name, "", str(error))
+            return
+        received = []
+        for path, bases in ((first, {}), (second, _named(first))):
+            before = _received_bytes(specs)
+            _send(specs, folder, _named(path), bases)
+            received.append(_received_bytes(specs) - before)
+        if received[0] < _HOSTS * first.stat().st_size:
+            raise RuntimeError(f"the hosts have counted {received} bytes: too few")
+    yield at_most(name, received[1] / received[0], "", 0.15)
+
+
+def _received_bytes(specs: list[TargetSpec]) -> int:
+    """By the hosts' own counts; /sys would show this machine's network."""
+
+    def received(spec: TargetSpec) -> int:
+        return int(_run(spec, "cat /proc/net/dev").decode().partition("eth0:")[2].split()[0])
+
+    with ThreadPoolExecutor(len(specs)) as pool:
+        return sum(pool.map(received, specs))
+
+
 def _large(times: int) -> Iterator[Row]:
     with _lab(1) as (_, specs, folder):
         yield _against_cat("on loopback", specs[0], folder, times)
@@ -121,7 +152,7 @@ def _blackhole(times: int) -> Iterator[Row]:
             last: list[float] = []
             with connect(specs[0], state=folder) as device:
                 try:
-                    device.releases.transfer(files, progress=lambda *_, last=last: last.append(time.monotonic()))  # type: ignore[misc]
+                    device.releases.transfer(files, progress=lambda *_, last=last: last.append(time.monotonic()))
                 except DeviceError:
                     noticed.append(time.monotonic() - last[-1])
                 else:
@@ -137,15 +168,18 @@ def _growth(times: int) -> Iterator[Row]:
         def each(count: int) -> float:
             return _push(specs[:count], folder, _model(folder / "model", _MODEL_BYTES)) / count * 1000
 
-        sizes = (10, 50, _MANY_HOSTS)
-        found = {count: middle([each(count) for _ in range(times)]) for count in sizes}
-        for count in sizes[1:]:
-            yield at_most(f"5 MB, time per host, {count} against 10 hosts", found[count], "ms", found[10], found[10])
+        few, *more = (10, 50, _MANY_HOSTS)
+        turns = in_turns({str(count): lambda count=count: each(count) for count in (few, *more)}, times)  # type: ignore[misc]
+        per_host = middle(turns[str(few)])
+        for count in more:
+            found = middle(turns[str(count)])
+            yield at_most(f"5 MB, time per host, {count} against {few} hosts", found, "ms", per_host, per_host)
 
 
 _ROWS: Mapping[str, Callable[[int], Iterator[Row]]] = {
     "first": _first,
     "unchanged": _unchanged,
+    "recalibrated": _recalibrated,
     "large": _large,
     "trip": _trip,
     "memory": _memory,
@@ -190,6 +224,10 @@ def _tool(name: str, specs: list[TargetSpec], files: dict[str, Path], keep: bool
 
 def _model(path: Path, size: int) -> dict[str, Path]:
     path.write_bytes(os.urandom(size))
+    return _named(path)
+
+
+def _named(path: Path) -> dict[str, Path]:
     return {hashlib.sha256(path.read_bytes()).hexdigest(): path}
 
 
@@ -200,12 +238,16 @@ def _on_each(specs: list[TargetSpec], work: Callable[[TargetSpec], object]) -> f
     return time.perf_counter() - start
 
 
-def _push(specs: list[TargetSpec], folder: Path, files: dict[str, Path]) -> float:
-    def push(spec: TargetSpec) -> None:
+def _send(specs: list[TargetSpec], folder: Path, files: dict[str, Path], bases: dict[str, Path]) -> float:
+    def send(spec: TargetSpec) -> None:
         with connect(spec, state=folder) as device:
-            device.releases.transfer(files)
+            device.releases.transfer(files, bases)
 
-    took = _on_each(specs, push)
+    return _on_each(specs, send)
+
+
+def _push(specs: list[TargetSpec], folder: Path, files: dict[str, Path]) -> float:
+    took = _send(specs, folder, files, {})
     for path in files.values():
         if path.stat().st_size >= _MODEL_BYTES:
             _on_each(specs, lambda spec: _remove(spec, folder, files))
@@ -228,9 +270,10 @@ def _client(spec: TargetSpec) -> paramiko.SSHClient:
     return client
 
 
-def _run(spec: TargetSpec, command: str) -> None:
+def _run(spec: TargetSpec, command: str) -> bytes:
     with _client(spec) as client:
-        client.exec_command(command)[1].read()
+        said: bytes = client.exec_command(command)[1].read()
+    return said
 
 
 def _paramiko(specs: list[TargetSpec], files: dict[str, Path]) -> float:
@@ -274,7 +317,7 @@ def _against_cat(where: str, spec: TargetSpec, folder: Path, times: int) -> Row:
     found = in_turns({"ours": ours, "cat": cat}, times)
     ratio = middle([mine / other for mine, other in zip(found["ours"], found["cat"], strict=True)])
     middle(found["ours"]), middle(found["cat"])
-    return at_least(f"30 MB {where}, hash on the device, as a share of `ssh cat >`", ratio, "", 0.95)
+    return at_least(f"50 MB {where}, hash on the device, as a share of `ssh cat >`", ratio, "", 0.95)
 
 
 def _transfer(device: Device, files: dict[str, Path]) -> None:

@@ -38,10 +38,13 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 GLOBAL_KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
 DEFAULT_PORT = 22
-KEEPALIVE_S = 5  # SSH's own, for a link through a jump host: this end's kernel sees only the first hop
+# SSH's own, for a link through a jump host alone: this end's kernel sees only the first hop. On a direct link it would
+# hide a dead one: the kernel counts from the first byte that is not acknowledged, and this is a new one.
+KEEPALIVE_S = 5
 # A link that answers nothing for so long is given up: what was sent is kept there and gone on with, so that being wrong
-# about a roaming Wi-Fi client costs a retry, and being slow costs every other device its turn.
-SILENCE_S = 4.5
+# about a roaming Wi-Fi client costs a retry, and being slow costs every other device its turn. The kernel looks when a
+# probe or a retransmission is due, up to a second later: together 5 s.
+SILENCE_S = 4.0
 PROBE_S = 1  # of the kernel, when nothing else is sent: the device's kernel answers, whatever its programs do
 
 
@@ -195,7 +198,8 @@ class StrictConnection(Connection):  # type: ignore[misc]
                 raise  # by a jump host, which named itself
             except (OSError, EOFError, SSHException) as fault:
                 raise NotConnected(self, fault) from fault
-            self.transport.set_keepalive(KEEPALIVE_S)
+            if self.gateway:
+                self.transport.set_keepalive(KEEPALIVE_S)
             return opened
 
     def close(self) -> None:

@@ -55,7 +55,7 @@ def test_a_cable_pulled_in_the_middle_of_a_push_is_noticed(
         start = time.monotonic()
         with pytest.raises(ConnectionLost):
             device.push(source, digest_of(source), once_past(0.1, pull))
-    assert time.monotonic() - start < 8  # the kernel gives up after 4.5 s
+    assert time.monotonic() - start < 8  # the kernel gives up within 5 s
     assert list((tmp_path / "root" / "blobs" / "sha256").iterdir()) == []
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Write = Callable[[bytes], None]
 
 # A host that is there sends without pause. One that is not looks the same as a slow one, but its own system gives a
-# dead link up after 4.5 s (targets.transports.ssh_link): after twice that and some, nothing will come any more.
+# dead link up within 5 s (targets.transports.ssh_link): after twice that and some, nothing will come any more.
 SILENCE_S = 12.0
 KEPT = 4  # interrupted files; more are those of models that nobody sends any more
 KEPT_S = 24 * 3600

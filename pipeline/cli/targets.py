@@ -1,4 +1,4 @@
-"""`deploy targets list | probe | trust [SELECTOR…]`."""
+"""`deploy targets list | probe | trust | trust-key | provision [SELECTOR…]`."""
 
 import json
 from dataclasses import asdict
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.options import config_option, json_option, state_folder, state_option
+from pipeline.cli.trust_key import trust_key
 
 if TYPE_CHECKING:
     from targets.errors import DeployError
@@ -23,6 +24,9 @@ def targets() -> None:
 
     A SELECTOR is a name, a group, a glob, or an expression such as 'site=lyon & soc=bcm2712'.
     """
+
+
+targets.add_command(trust_key)
 
 
 @targets.command("list")

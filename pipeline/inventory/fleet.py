@@ -14,7 +14,7 @@ from pipeline.inventory.ansible import ansible_hosts
 from pipeline.inventory.found import Found
 from pipeline.inventory.specs import target_spec
 from pipeline.inventory.ssh_config import ssh_config_hosts
-from pipeline.yaml_file import line_of, read_yaml, validated
+from pipeline.yaml_file import line_of, read_yaml, refuse_secrets, validated
 from targets.records import TargetSpec
 
 _KINDS: Mapping[str, type[TargetConfig]] = {"local": LocalTarget, "ssh": SshTarget, "adb": AdbTarget}
@@ -185,6 +185,7 @@ def _files(path: Path, pattern: str, line: int) -> list[Path]:
 
 def _fleet_file(path: Path, above: Sequence[Path]) -> Iterator[_Placed]:
     raw = read_yaml(path, missing_hint="a fleet file has `targets:`")
+    refuse_secrets(path, raw)
     fleet = read_fleet(path, raw, above)
     own = validated(path, raw, FleetFile, hint="a fleet file has `targets:` and nothing else").targets
     for spec in fleet.specs(own) if own or fleet.included else ():

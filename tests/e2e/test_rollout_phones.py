@@ -94,6 +94,31 @@ def test_what_does_not_fit_is_refused_before_a_byte_is_sent(tmp_path: Path, rele
     assert states(push(work, releases / "1.release", 0)) == {"here": "confirmed"}, "and what fits is not"
 
 
+def test_keys_are_given_and_changed_by_hand(tmp_path: Path, releases: Path) -> None:
+    work = work_on(tmp_path, releases, {"here": {"transport": "local"}})
+    first, following, strange = (tmp_path / name for name in ("first.key", "following.key", "strange.key"))
+    given = {key: make_keys(key).raw.hex() for key in (first, following, strange)}
+
+    def trust(key: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+        return deploy(work, "targets", "trust-key", str(public_path_of(key)), "here", *words)
+
+    def kept() -> set[str]:
+        return {file.name for file in (work.state / "local-device" / "trust").iterdir()}
+
+    assert trust(first).returncode == 0 and kept() == {given[first]}
+    assert "as before" in trust(first).stdout
+    for words in ((), ("--signed-by", str(strange))):
+        refused = trust(following, *words)
+        assert refused.returncode == 3 and "`--signed-by`" in refused.stderr, refused
+        assert kept() == {given[first]}
+    (row,) = json.loads(trust(following, "--signed-by", str(first), "--json").stdout)
+    assert row["added"] and set(row["trusts"]) == kept() == {given[first], given[following]}
+
+    (work.state / "local-device" / "trust" / given[first]).unlink()  # its owner revokes the one before
+    (member,) = push(work, releases / "1.release", 3)["members"]
+    assert (member["state"], member["code"]) == ("failed", "signature"), "another key's release"
+
+
 def test_the_first_push_leaves_a_device_that_can_verify(tmp_path: Path, releases: Path) -> None:
     careless = work_on(tmp_path, releases, {"here": {"transport": "local"}}, trusted=[])
     root = careless.state / "local-device"

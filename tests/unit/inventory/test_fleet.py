@@ -122,6 +122,16 @@ def test_an_ansible_inventory_says_the_same_in_both_languages(tmp_path: Path, na
             "f.yaml:3: targets.a: this name is taken by",
         ),
         ("targets: {include: f.yaml}\n", {"f_yaml": "targets: {include: f.yaml}\n"}, "includes this file again"),
+        (
+            "targets: {include: f.yaml}\n",
+            {"f_yaml": "targets:\n  a: {host: a}\n  b: {host: b, password: x}\n"},
+            "f.yaml:3: targets.b.password: a secret does not belong",
+        ),
+        (
+            "targets: {include: f.yaml}\n",
+            {"f_yaml": "targets: {include: g.yaml}\n", "g_yaml": "targets:\n  defaults: {api_key: x}\n  a: {}\n"},
+            "g.yaml:2: targets.defaults.api_key: a secret does not belong",
+        ),
         ("targets:\n  defaults: {usr: pi}\n  a: {host: a}\n", {}, "deploy.yaml:6: targets.defaults.usr: no target"),
         ("targets:\n  include: {ansible: h}\n", {"h": "[a]\nx ansible_ssh_pass=1\n"}, "h:2: x: ansible_ssh_pass looks"),
         ("targets:\n  include: {ansible: h}\n", {"h": "[a:hosts]\n[b:x]\n"}, "h:2: [b:x] is no section"),

@@ -17,6 +17,7 @@ count twice.
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from targets.meter import Readings
 from targets.meters.rapl import counted
@@ -94,7 +95,14 @@ class Odpm:
             Counter(name=name, range_j=0.0, readings_j=tuple(rails[name] * _MICRO for _, rails in found))
             for name in names
         )
-        return counted(source, [at for at, _ in found], counters)
+        moments_ns = [at for at, _ in found]
+        if source.command and len(moments_ns) > 1:
+            # Readings come as fast as the HAL answers. Registers that add up lose nothing between two of them.
+            pace_s = (moments_ns[-1] - moments_ns[0]) * 1e-9 / (len(moments_ns) - 1)
+            source = replace(
+                source, interval_s=max(source.interval_s, pace_s), averaging_s=max(source.averaging_s, pace_s)
+            )
+        return counted(source, moments_ns, counters)
 
 
 def _scope(rails: int) -> str:

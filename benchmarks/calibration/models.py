@@ -1,6 +1,5 @@
 """The networks that are calibrated: MobileNetV2, made here, and EfficientNet-Lite0 with photos, when they are given."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,8 +13,6 @@ Array = np.ndarray[Any, Any]
 
 # Where the made network is kept: it takes half a minute. A folder of its own: other benchmarks have theirs beside it.
 CACHE = Path.home() / ".cache" / "edge-deploy" / "benchmarks" / "mobilenet-v2"
-# A folder with lite0.onnx, lite0.tflite (input [1, 3, 224, 224], ImageNet mean and std) and photos/{calibrate,test}.
-LITE0 = os.environ.get("BENCHMARK_EFFICIENTNET_LITE0", "")
 _MEAN, _STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 _SIDE = 224
 
@@ -42,8 +39,15 @@ def images(count: int, seed: int = 0) -> Iterator[Array]:
         yield (fine / 127.5 - 1)[None]
 
 
-def photos(part: str) -> list[Array]:
-    """The photos of EfficientNet-Lite0's folder as it takes them, [1, 3, 224, 224]."""
-    found = sorted((Path(LITE0) / "photos" / part).iterdir())
+def photos(folder: Path, part: str) -> tuple[list[Array], list[str]]:
+    """The photos of EfficientNet-Lite0's folder, [1, 224, 224, 3], and of which photo each is a crop."""
+    found = sorted((folder / "photos" / part).iterdir())
     pixels = [np.asarray(Image.open(path).convert("RGB"), np.float32) / 255 for path in found]
-    return [np.ascontiguousarray(((image - _MEAN) / _STD).transpose(2, 0, 1)[None]) for image in pixels]
+    return [((image - _MEAN) / _STD)[None] for image in pixels], [
+        path.stem.rpartition("-")[0] or path.stem for path in found
+    ]
+
+
+def laid_out(sample: Array, shape: tuple[int, ...]) -> Array:
+    """A sample [1, h, w, 3] as an input of this shape takes it."""
+    return np.ascontiguousarray(sample if shape[-1] == 3 else sample.transpose(0, 3, 1, 2))

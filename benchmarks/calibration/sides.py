@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.calibration.models import images
+from benchmarks.calibration.models import images, laid_out
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,17 @@ def calibrated(model: Path, samples: Sequence[Any]) -> tuple[Any, Any]:
 
 
 def input_name(model: Path) -> str:
+    return _input(model).name
+
+
+def input_shape(model: Path) -> tuple[int, ...]:
+    return tuple(_input(model).shape)
+
+
+def _input(model: Path) -> Any:
     from pipeline.runtimes.runtime import open_model
 
-    return open_model(model.suffix[1:], model).inputs[0].name
+    return open_model(model.suffix[1:], model).inputs[0]
 
 
 SIDES = {
@@ -122,10 +130,8 @@ SIDES = {
 
 
 def main(side: str, model: Path, count: int) -> None:
-    channels_first = "lite0" in model.name
-    kept = [] if side == "ours-made-anew" else list(images(count))
-    if channels_first:
-        kept = [np.ascontiguousarray(image.transpose(0, 3, 1, 2)) for image in kept]
+    shape = input_shape(model)
+    kept = [] if side == "ours-made-anew" else [laid_out(image, shape) for image in images(count)]
     wall, cpu = time.perf_counter(), time.process_time()
     SIDES[side](model, count, kept)
     spent = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -319,7 +320,9 @@ class _Asked:
                 request = plan.requests[label]
                 for role, path in files.items():
                     device.push(path, request.files[role])
-            session = replace(run(device, plan, lambda block: told()), target=spec.name)
+            session = replace(
+                run(device, plan, lambda block: told()), target=spec.name, activation_bytes=_activations(plan)
+            )
             if self.profile:
                 session = replace(
                     session, profiles={subject.name: self._profile(device, subject) for subject in profiled}
@@ -332,6 +335,19 @@ class _Asked:
         for role, path in subject.files().items():
             device.push(path, request.files[role])
         return device.profile(request, device.spec.step_timeout_s, subject.files())
+
+
+def _activations(plan: "Plan") -> "dict[Order, int]":
+    """What the arena has to hold at once, of the models whose shapes say it."""
+    from pipeline.errors import InputError
+    from pipeline.fit.describe import describe
+
+    found: dict[Order, int] = {}
+    for label, request in plan.requests.items():
+        if request.format != "pt":
+            with suppress(InputError):
+                found[label] = describe(model=plan.files[label]["blob"], format=request.format).activation_bytes
+    return found
 
 
 def _leave(sessions: "list[Session]", force: bool) -> None:

@@ -100,6 +100,8 @@ class Session:
     pause_s: float = 0.0
     duty_refused: str = ""  # why the device cannot pause between runs; then there is no `duty`
     metered: Mapping[Order, Measurement] = field(default_factory=dict)  # one process under the power meter, if asked
+    # What an arena holds at once, by the model's shapes, since runtimes do not tell theirs; without a label: not known.
+    activation_bytes: Mapping[Order, int] = field(default_factory=dict)
     profiles: Mapping[str, Profile] = field(default_factory=dict)  # by model, with the float one to compare with
     kind: Literal["session"] = "session"
 

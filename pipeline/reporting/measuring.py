@@ -26,7 +26,7 @@ def rows(session: Session, label: Order) -> list[Row]:
         ("warm, median", _median(found)),
         ("warm, tail", _tail(found)),
         *_duty(session, label),
-        ("peak memory", _memory(blocks)),
+        ("peak memory", _memory(blocks, session.activation_bytes.get(label, 0))),
         ("variation", _variation(found)),
         *_energy(session, label),
         *_settling(session, label),
@@ -105,11 +105,13 @@ def _energy(session: Session, label: Order) -> Iterator[Row]:
         yield "no gate by it", "; ".join(doubts)
 
 
-def _memory(blocks: Sequence[Block]) -> str:
+def _memory(blocks: Sequence[Block], activation_bytes: int) -> str:
     parts = []
     for what, field in (("loading", "load_peak_rss_bytes"), ("with inference", "peak_rss_bytes")):
         values = [v for block in blocks if not isinstance(v := getattr(block.measurement, field), Absent)]
         parts.append(f"{size(float(np.median(values)))} {what}" if values else f"unknown {what}")
+    if activation_bytes:
+        parts.append(f"of which the arena takes {size(activation_bytes)} by the model's shapes")
     return ", ".join(parts)
 
 

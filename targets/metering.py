@@ -28,10 +28,12 @@ class Metering:
 
     def __init__(self, plan: EnergyPlan, source: PowerSource | None, log: LogMeter | None) -> None:
         averaging_s = source.averaging_s if source else 0.0
+        # What a command tells is read seldom: idling is then watched as long as inference, or its noise hides the net.
+        by_command_s = plan.window_s if source and source.command else 0.0
         self.plan = replace(
             plan,
             settle_s=max(_LEAST_SETTLE_S, _SETTLE_AVERAGES * averaging_s),
-            idle_s=max(plan.idle_s, _IDLE_AVERAGES * averaging_s),
+            idle_s=max(plan.idle_s, _IDLE_AVERAGES * averaging_s, by_command_s),
         )
         self.source, self.log = source, log
 

@@ -12,6 +12,7 @@ from targets.records import Absent, EnergyPlan, PowerSource, PowerTrace, Window
 # Around each window its load lasts so long more: for a change's own noise, and for twice the sensor's mean.
 _LEAST_SETTLE_S = 0.2
 _SETTLE_AVERAGES = 2.0
+_IDLE_AVERAGES = 6.0  # of a sensor that is slow: fewer means tell nothing of how idling varies
 NONE = "none"
 NOT_ASKED = "not asked for: a budget for energy, choose: energy, or measure.energy asks"
 
@@ -27,7 +28,13 @@ class Metering:
 
     def __init__(self, plan: EnergyPlan, source: PowerSource | None, log: LogMeter | None) -> None:
         averaging_s = source.averaging_s if source else 0.0
-        self.plan = replace(plan, settle_s=max(_LEAST_SETTLE_S, _SETTLE_AVERAGES * averaging_s))
+        # What a command tells is read seldom: idling is then watched as long as inference, or its noise hides the net.
+        by_command_s = plan.window_s if source and source.command else 0.0
+        self.plan = replace(
+            plan,
+            settle_s=max(_LEAST_SETTLE_S, _SETTLE_AVERAGES * averaging_s),
+            idle_s=max(plan.idle_s, _IDLE_AVERAGES * averaging_s, by_command_s),
+        )
         self.source, self.log = source, log
 
     def begin(self) -> None:

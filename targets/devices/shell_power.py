@@ -33,15 +33,17 @@ out=$1 every=$2 command=$3; shift 3
 ( trap '' HUP
   while [ -e "$out" ] && [ ! -e "$out.end" ]; do
     read -r up rest </proc/uptime
-    echo "@ $up"
+    if [ "$command" ]; then
+      said=$($command)
+      read -r end rest </proc/uptime
+      echo "@ $up $end"; echo "# command"; echo "$said"
+    else
+      echo "@ $up"
+    fi
     for file in "$@"; do
       echo "# $file"
       while read -r line; do echo "$line"; done <$file
     done
-    if [ "$command" ]; then
-      echo "# command"
-      $command
-    fi
     sleep $every
   done >>"$out" 2>/dev/null ) </dev/null >/dev/null 2>&1 &
 """
@@ -58,14 +60,19 @@ def parse_sensors(text: str) -> dict[str, str]:
 def parse_samples(text: str, files: list[str]) -> dict[str, Any]:
     """What the loop has written, in the agent's words: time stamps by /proc/uptime, and each file's text."""
     time_ns, values = [], []
-    parts = re.split(r"^@ (\d+\.\d+)\n", text, flags=re.MULTILINE)
-    for uptime, said in zip(parts[1::2], parts[2::2], strict=True):
-        seconds, _, hundredths = uptime.partition(".")
+    parts = re.split(r"^@ (\d+\.\d+(?: \d+\.\d+)?)\n", text, flags=re.MULTILINE)
+    for uptimes, said in zip(parts[1::2], parts[2::2], strict=True):
+        moments_ns = [_ns(uptime) for uptime in uptimes.split()]  # of a command, before it and after it
         texts = re.split(r"^# (\S+)\n", said, flags=re.MULTILINE)
         if texts[1::2] == files:  # else it was ended in the middle
-            time_ns.append(int(seconds) * 10**9 + int(hundredths.ljust(9, "0")))
+            time_ns.append(sum(moments_ns) // len(moments_ns))
             values.append([found.strip() for found in texts[2::2]])
     return {"time_ns": time_ns, "values": values}
+
+
+def _ns(uptime: str) -> int:
+    seconds, _, hundredths = uptime.partition(".")
+    return int(seconds) * 10**9 + int(hundredths.ljust(9, "0"))
 
 
 @contextmanager

@@ -93,7 +93,8 @@ class Accounting:
         lines = [f"{name} {busy} 0 0 {idle} 0 0 0 0 0 0" for name, busy, idle in rows]
         lines += ["ctxt 0", "processes 1", "procs_running 1", "procs_blocked 0"]
         loads = " ".join(f"{load:.2f}" for load in state.loads)
-        return {"stat": "\n".join(lines), "loadavg": f"{loads} 1/1 1", "uptime": f"{lasted_s:.2f} {idle_s:.2f}"}
+        # Uptime is the machine's: a program's clock since boot (CLOCK_BOOTTIME) is, and both must be one clock.
+        return {"stat": "\n".join(lines), "loadavg": f"{loads} 1/1 1", "uptime": f"{state.now_s:.2f} {idle_s:.2f}"}
 
     def links(self, hwmon: str) -> Iterator[tuple[str, str]]:
         """Nowhere in /sys; `mount_accounting` puts them into /proc."""

@@ -86,3 +86,5 @@ def test_thinned_samples_are_spread_over_all() -> None:
 def test_a_sample_of_a_shell_that_was_ended_in_the_middle_is_left_out() -> None:
     text = "@ 12.05\n# /a\n-500\n# /b\nt=1\nCH0\n@ 12.30\n# /a\n-510\n"
     assert parse_samples(text, ["/a", "/b"]) == {"time_ns": [12_050_000_000], "values": [["-500", "t=1\nCH0"]]}
+    command = "@ 12.05 12.25\n# command\n[S2M]:CPU  1.00 mWs\n"
+    assert parse_samples(command, ["command"]) == {"time_ns": [12_150_000_000], "values": [["[S2M]:CPU  1.00 mWs"]]}

@@ -43,7 +43,7 @@ class DynamicInt8:
             use_external_data_format=large,
         )
         if large:  # its weights lie in a file of onnxruntime's name
-            onnx_file.write(onnx_file.read_graph(made), output, made.parent)
+            onnx_file.write(onnx_file.read(made), output)
 
     def fallbacks(self) -> Sequence[tuple[str, Recipe]]:
         other = replace(self, signed_weights=not self.signed_weights)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from pipeline.cli.options import config_option, json_option, state_folder, state_option
 from pipeline.cli.terminal import rendered
+from pipeline.cli.termination import ending_in_order
 
 if TYPE_CHECKING:
     from pipeline.config_file import LoadedConfig
@@ -98,7 +99,7 @@ def _work(
     kept = open_journal(
         journal or loaded.config.journal, folder, trusted=source is ParameterSource.ENVIRONMENT and bool(journal)
     )
-    try:
+    with closing(kept), ending_in_order():
         bundles = Bundles(kept, folder / "releases", _keys(loaded))
         fleet = Fleet(
             specs={spec.name: spec for spec in every},
@@ -125,8 +126,6 @@ def _work(
                     signed_by=bundles.signed_by,
                 ),
             )
-    finally:
-        kept.close()
 
 
 def _keys(loaded: "LoadedConfig") -> "list[PublicKey] | None":
@@ -215,20 +214,21 @@ def reconcile(every: str | None, as_json: bool, **options: Any) -> None:
     from pipeline.rollout.commands import reconcile as bring
 
     pause_s = _pause_s(every) if every else 0.0
-    while True:
-        with _work(**options) as work:
-            results = bring(work.engine, work.names, work.policy, work.bundles.reopen)
-            names = work.journal.names()
-        if as_json:
-            click.echo(results_json(results))
-        for result in results:
-            if not as_json:
-                _print(result, names)
-        if not results and not as_json:
-            click.echo("every device that was reached has what it is to have")
-        if not every:
-            raise click.exceptions.Exit(max((exit_code(result) for result in results), default=0))
-        time.sleep(pause_s)
+    with ending_in_order():
+        while True:
+            with _work(**options) as work:
+                results = bring(work.engine, work.names, work.policy, work.bundles.reopen)
+                names = work.journal.names()
+            if as_json:
+                click.echo(results_json(results))
+            for result in results:
+                if not as_json:
+                    _print(result, names)
+            if not results and not as_json:
+                click.echo("every device that was reached has what it is to have")
+            if not every:
+                raise click.exceptions.Exit(max((exit_code(result) for result in results), default=0))
+            time.sleep(pause_s)
 
 
 @click.command()

@@ -74,9 +74,17 @@ class PlanView:
         counts = ", ".join(str(len(wave)) for wave in plan.waves) or "nothing to do"
         yield Text.assemble(
             (f"{plan.name} {plan.sequence}", "bold"),
-            f" ({plan.release[:12]}): waves of {counts}; at most {size(plan.bytes_to_send)} to send, "
-            f"about {duration(plan.duration_s)}",
+            f" ({plan.release[:12]}): waves of {counts}; at most {size(plan.bytes_to_send)} to send"
+            + (f" ({size(plan.golden_bytes)} of it samples and answers)" if plan.golden_bytes else "")
+            + (f", about {duration(plan.duration_s)}: {_BASIS[plan.basis]}" if plan.duration_s else ""),
         )
+
+
+_BASIS = {
+    "measured": "as these devices took before",
+    "alike": "as devices of the same class took before",
+    "guess": "a guess, for not all steps were done before on such devices",
+}
 
 
 class ResultView:

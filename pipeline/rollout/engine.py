@@ -11,6 +11,7 @@ from pipeline.rollout.device_run import DeviceRun, Tools
 from pipeline.rollout.fleet import Enough, Fleet, Interrupted, hint_for
 from pipeline.rollout.gates import judge, spent
 from pipeline.rollout.journal import BEAT_S, Journal
+from pipeline.rollout.pace import learned
 from pipeline.rollout.plan import Fits, Wish, anything_fits, member_of, plan_device, plan_rollout, proved
 from pipeline.rollout.records import (
     GOOD,
@@ -79,14 +80,15 @@ class Engine:
     ) -> RolloutPlan:
         """What `push` would do now."""
         pinned = {name: row.desired for name, row in self.journal.known().items() if row.pinned}
-        speeds, owner = self.journal.speeds(), f"journal {self.journal.id}"
+        owner = f"journal {self.journal.id}"
+        classes = {name: spec.device_class for name, spec in self.fleet.specs.items()}
         wish = Wish(
             release=release,
             policy=policy,
             allow_downgrade=allow_downgrade,
             owner=owner,
             pinned=pinned,
-            bytes_per_s=speeds,
+            pace=learned(self.journal.past(), classes),
             sheets=self.sheets,
             key=self.signed_by(release),
         )

@@ -19,6 +19,7 @@ from pipeline import codec
 from pipeline.errors import UsageError
 from pipeline.rollout import tables as t
 from pipeline.rollout.controllers import lives, this_controller, who
+from pipeline.rollout.pace import Took
 from pipeline.rollout.records import (
     GateVerdict,
     Member,
@@ -37,6 +38,8 @@ from targets.records import Absent
 # A controller says that often that it lives; one on another host is taken for dead after the second.
 BEAT_S = 10.0
 OWNED_S = 60.0
+# What is learned from for a plan: some 2 pushes to 100 devices; reading it takes a few hundredths of a second.
+_PAST_STEPS = 2000
 
 
 class Journal:
@@ -299,16 +302,18 @@ class Journal:
         with self._db.read() as connection:
             return tuple(connection.execute(select(t.steps).where(where).order_by(t.steps.c.id)))
 
-    def speeds(self) -> dict[str, float]:
-        """How fast each device took its last transfer, in bytes a second on the wire."""
-        query = select(t.steps).where(and_(t.steps.c.step == "transfer", t.steps.c.outcome == "ok"))
-        found = {}
+    def past(self) -> list[Took]:
+        """The steps that went well, the newest first."""
+        query = select(t.steps).where(t.steps.c.outcome == "ok").order_by(t.steps.c.id.desc()).limit(_PAST_STEPS)
+        found = []
         with self._db.read() as connection:
-            for row in connection.execute(query.order_by(t.steps.c.id)):
-                sent = json.loads(row.detail).get("bytes_on_wire", 0)
+            for row in connection.execute(query):
+                seconds = max(0.0, row.ended_s - row.began_s)
+                sent = json.loads(row.detail).get("bytes_on_wire", 0) if row.step == "transfer" else 0
                 # Below a tenth of a second or 100 kB it is the round trips that were measured.
-                if sent > 100_000 and row.ended_s - row.began_s > 0.1:
-                    found[row.device] = sent / (row.ended_s - row.began_s)
+                told = sent > 100_000 and seconds > 0.1
+                rate = sent / seconds if told else 0.0
+                found.append(Took(device=row.device, step=row.step, seconds=seconds, bytes_per_s=rate))
         return found
 
     # --- what devices are to have ---

@@ -1,11 +1,12 @@
 """What is to be done. Pure: (facts, what is installed, release, policy) → steps, bytes and time, device by device."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
 from pipeline.quantities import size
 from pipeline.release.keys import PublicKey
+from pipeline.rollout.pace import USUAL_BYTES_PER_S, Basis, Pace
 from pipeline.rollout.records import DevicePlan, Member, Policy, RolloutPlan, Seen, StepName
 from pipeline.rollout.release import Model, Release
 from pipeline.rollout.waves import foreseen
@@ -17,8 +18,6 @@ from targets.releases import Installed
 # Why a model cannot run on such a device; None when it can, or nobody knows.
 Fits = Callable[[Model, Facts], Failed | None]
 
-# Before anything was sent to a device: what a Raspberry Pi on a home's Wi-Fi takes.
-USUAL_BYTES_PER_S = 2e6
 # Starting Python and a runtime on a small board; a benchmark adds the time that is given to samples.
 BENCH_S = 2.0
 STEP_S = 0.2
@@ -33,7 +32,7 @@ class Wish:
     allow_downgrade: bool = False
     owner: str = ""  # whose leases are ours
     pinned: Mapping[str, str] = field(default_factory=dict)  # device → the release it is to keep
-    bytes_per_s: Mapping[str, float] = field(default_factory=dict)  # device → as seen before
+    pace: Pace = field(default_factory=Pace)  # how long it took before
     sheets: Mapping[str, Facts] = field(default_factory=dict)  # device → what an earlier probe found
     key: bytes = b""  # the public key that has signed the release, for devices that trust none yet
 
@@ -106,7 +105,7 @@ def plan_device(seen: Seen, wish: Wish, *, fits: Fits = anything_fits, compare: 
         free = size(seen.installed.free_disk_bytes)
         hint = f"free space on {spec.name}, or set `root:` to a larger disk"
         return found("failed", f"needs {size(needed)}, {free} are free on it", code="disk-full", hint=hint)
-    rate = wish.bytes_per_s.get(spec.name, USUAL_BYTES_PER_S)
+    duration_s, basis = _duration(spec, steps, needed, len(model.golden), wish)
     plan = found("waiting")
     return DevicePlan(
         device=plan.device,
@@ -116,7 +115,9 @@ def plan_device(seen: Seen, wish: Wish, *, fits: Fits = anything_fits, compare: 
         state="waiting",
         steps=steps,
         bytes_to_send=needed,
-        duration_s=_duration_s(steps, needed / rate, len(model.golden), wish.policy),
+        golden_bytes=min(needed, model.golden_bytes),
+        duration_s=duration_s,
+        basis=basis,
         note=plan.note,
     )
 
@@ -180,7 +181,9 @@ def plan_rollout(devices: Sequence[DevicePlan], release: Release, policy: Policy
         devices=tuple(devices),
         waves=waves,
         bytes_to_send=sum(plan.bytes_to_send for plan in devices),
+        golden_bytes=sum(plan.golden_bytes for plan in devices),
         duration_s=duration_s,
+        basis=_weakest(plan.basis for plan in devices if plan.steps),
     )
 
 
@@ -198,12 +201,29 @@ def member_of(plan: DevicePlan) -> Member:
     )
 
 
-def _duration_s(steps: Sequence[StepName], sending_s: float, golden: int, policy: Policy) -> float:
-    bench_s = BENCH_S + policy.warm_s
+def _duration(
+    spec: TargetSpec, steps: Sequence[StepName], to_send: int, golden: int, wish: Wish
+) -> tuple[float, Basis]:
+    """How long the steps take, by what such steps took before, and what that rests on."""
+    bench_s = BENCH_S + wish.policy.warm_s
     costs = {
-        "transfer": sending_s,
         "verify": bench_s + BENCH_S * (golden - 1),
-        "compare": 2 * policy.compare_blocks * bench_s,
+        "compare": 2 * wish.policy.compare_blocks * bench_s,
         "check": BENCH_S,
     }
-    return sum(STEP_S + costs.get(step, 0.0) for step in steps)
+    total_s, bases = 0.0, list[Basis]()
+    for step in steps:
+        if step == "transfer":
+            rate, basis = wish.pace.of(spec.name, spec.device_class, step, USUAL_BYTES_PER_S)
+            total_s += STEP_S + to_send / rate
+        else:
+            known_s, basis = wish.pace.of(spec.name, spec.device_class, step, STEP_S + costs.get(step, 0.0))
+            total_s += known_s
+        if step in costs or (step == "transfer" and to_send / rate > STEP_S):
+            bases.append(basis)  # the others take next to no time
+    return total_s, _weakest(bases)
+
+
+def _weakest(bases: Iterable[Basis]) -> Basis:
+    order: tuple[Basis, ...] = ("guess", "alike", "measured")
+    return min(bases, key=order.index, default="guess")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipeline.rollout.pace import Basis
 from targets.glance import Glance
 from targets.records import Absent, Facts, Failed, TargetSpec
 from targets.releases import Installed
@@ -103,7 +104,9 @@ class DevicePlan:
     state: MemberState
     steps: tuple[StepName, ...] = ()
     bytes_to_send: int = 0  # at most: what is there already, deltas and compression make it less
+    golden_bytes: int = 0  # of these, the samples and answers by which the device proves itself
     duration_s: float | Absent = field(default=Absent(reason="nothing to do"))
+    basis: Basis = "guess"  # what the duration rests on: the weakest of its steps
     reason: str = ""
     hint: str = ""
     code: str = ""
@@ -121,6 +124,8 @@ class RolloutPlan:
     waves: tuple[tuple[str, ...], ...]
     bytes_to_send: int
     duration_s: float
+    golden_bytes: int = 0
+    basis: Basis = "guess"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,10 +36,15 @@ class Model:
     @property
     def transfer_bytes(self) -> int:
         """What a device that has nothing must be sent."""
-        sizes = {self.blob: self.size_bytes, **self.beside}
+        return sum({self.blob: self.size_bytes, **self.beside}.values()) + self.golden_bytes
+
+    @property
+    def golden_bytes(self) -> int:
+        """What of it are samples and answers."""
+        sizes: dict[str, int] = {}
         for one in self.golden:
             sizes |= {one.inputs: one.inputs_bytes, one.expected: one.expected_bytes}
-        return sum(sizes.values())
+        return sum(size for digest, size in sizes.items() if digest != self.blob and digest not in self.beside)
 
     @property
     def digests(self) -> tuple[str, ...]:

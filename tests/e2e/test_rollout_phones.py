@@ -7,7 +7,9 @@ ARM64 one behind the genuine one; models run there by our C programs, over the g
 import json
 import platform
 import secrets
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from phones import phone
 from projects import DEPLOY, Project, project
 from release_files import write_release, wrong_ones
 from shells import require_compiler
+from ssh_targets import spec_for
+from sshd import Sshd
 from tiny_models import Bundle, onnx_bundle, tflite_bundle
 
 from pipeline.release.keys import load_private_key, make_keys, public_path_of
@@ -117,6 +121,34 @@ def test_keys_are_given_and_changed_by_hand(tmp_path: Path, releases: Path) -> N
     (work.state / "local-device" / "trust" / given[first]).unlink()  # its owner revokes the one before
     (member,) = push(work, releases / "1.release", 3)["members"]
     assert (member["state"], member["code"]) == ("failed", "signature"), "another key's release"
+
+
+def test_a_loop_of_reconciling_brings_a_device_that_comes_back_and_ends_in_order(
+    tmp_path: Path, releases: Path, sshd: Sshd
+) -> None:
+    root = tmp_path / "device"
+    spec = spec_for(sshd, root)
+    named = ("transport", "host", "port", "identity_file", "known_hosts", "python", "root")
+    work = work_on(tmp_path, releases, {"pi": {name: getattr(spec, name) for name in named}}, soak="0.2 s")
+    sshd.stop()
+    assert states(push(work, releases / "1.release", 3)) == {"pi": "pending"}
+    command = {**work.command(), "args": [*DEPLOY, "reconcile", "--every", "1s", "--json"]}
+    with subprocess.Popen(**command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as loop:
+        try:
+            assert loop.stdout and loop.stderr
+            assert loop.stdout.readline()
+            sshd.__enter__()
+            deadline_s = time.monotonic() + 60
+            while not (root / "confirmed").exists() and time.monotonic() < deadline_s:
+                time.sleep(0.1)
+            loop.send_signal(signal.SIGTERM)
+            said = loop.stderr.read()
+            assert loop.wait(30) == 130, said
+            assert "Traceback" not in said
+        finally:
+            loop.kill()
+    (row,) = json.loads(deploy(work, "status", "--json").stdout)
+    assert (row["state"], bool(row["installed"])) == ("current", True), row
 
 
 def test_the_first_push_leaves_a_device_that_can_verify(tmp_path: Path, releases: Path) -> None:

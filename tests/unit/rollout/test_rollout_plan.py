@@ -8,7 +8,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fleet_in_memory import Board, Fuse, Link, release_of, spec_of
 
 from pipeline.reporting.rollout import ago, duration
-from pipeline.rollout.plan import Wish, member_of, plan_device, plan_rollout, proved
+from pipeline.rollout.pace import Took, learned
+from pipeline.rollout.plan import STEP_S, Wish, member_of, plan_device, plan_rollout, proved
 from pipeline.rollout.records import NOTHING_BEFORE, Member, Rollout, Seen
 from pipeline.rollout.release import Model
 from pipeline.rollout.settings import RolloutConfig
@@ -146,6 +147,32 @@ def test_a_fleets_plan_adds_up() -> None:
     one = plans[0].duration_s
     assert not isinstance(one, Absent)
     assert plan.duration_s == pytest.approx(4 * one + 3 * POLICY.soak_s)
+
+
+def test_an_estimate_learns_from_the_device_then_from_its_class() -> None:
+    def took(device: str, step: str, seconds: float, rate: float = 0.0) -> Took:
+        return Took(device=device, step=step, seconds=seconds, bytes_per_s=rate)
+
+    past = [
+        *(took("d", "verify", seconds) for seconds in (30.0, 32.0, 31.0, 500.0, 29.0, 1.0, 1.0, 1.0)),
+        took("d", "check", 4.0),
+        took("d", "transfer", 10.0, 102.0),
+        took("d", "transfer", 0.01),  # too short to tell
+    ]
+    wish = replace(WISH, pace=learned(past, {"d": "default", "e": "default"}))
+    own, alike, other = (
+        plan_device(replace(found, spec=replace(found.spec, device_class=kind)), replace(wish, release=release))
+        for found, kind, release in (
+            (seen(Board("d")), "default", NEW),
+            (seen(Board("e")), "default", NEW),
+            (seen(Board("f")), "tiny", replace(NEW, classes={"tiny": NEW.classes["default"]})),
+        )
+    )
+    assert (own.basis, alike.basis, other.basis) == ("measured", "alike", "guess")
+    assert own.duration_s == alike.duration_s == pytest.approx(1020 / 102 + 31 + 4 + 5 * STEP_S)
+    assert other.duration_s == plan_device(seen(Board("f")), WISH).duration_s
+    both = plan_rollout([own, alike], NEW, POLICY)
+    assert both.basis == "alike" and both.golden_bytes == 2 * own.golden_bytes == 2 * 20
 
 
 def known(**changes: Any) -> Known:

@@ -33,7 +33,7 @@ VerdictCode = Literal[
 # What an op computes in: float16 is half-precision weights, int16x8 and int8x4 are activations x weights in bits.
 Precision = Literal["float32", "float16", "int16x8", "int8", "int8x4"]
 # Ways to lose less at the same precision, see `pipeline.recipes`.
-Repair = Literal["bias", "cle", "octav", "mse"]
+Repair = Literal["bias", "cle", "octav", "mse", "gptq"]
 Status = Literal["pass", "fail", "device-error", "inconclusive"]
 # Distances to the float model that are shares of 1, so that `max_drop` can limit them without any task metric.
 JUDGED_FIDELITY = ("cosine", "top1_agreement")

@@ -22,7 +22,7 @@ _CALIBRATION_PHOTOS = 16  # what a user would give; the others get the same
 
 
 # Of the rows: those that are ours by default, and with a repair. The best of the peers is what they are held against.
-OURS = ("litert-int8", "onnx-int8", "litert-int8-bias", "onnx-int8-bias")
+OURS = ("litert-int8", "onnx-int8", "litert-int8-bias", "onnx-int8-bias", "onnx-int8-gptq")
 
 
 def agreements(seed: int) -> Iterator[tuple[str, Array]]:

@@ -35,6 +35,7 @@ OPTIONS: Mapping[str, str] = {
     "b128": "one scale for each 128 weights",
     "cle": "repair: layers' weights are equalised before rounding",
     "bias": "repair: biases make up for the mean error of rounded weights",
+    "gptq": "repair: weights rounded by what that does to the layer's output, and biases as with `bias`",
     "octav": "repair: weights clipped where their error is least",
     "mse": "repair: weights clipped by their standard deviation",
 }

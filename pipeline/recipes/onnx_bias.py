@@ -26,12 +26,12 @@ def corrected(ingredients: Ingredients, quantized: Path) -> Path:
     folder = ingredients.float_model.parent
     model = onnx_file.read_graph(ingredients.float_model)
     constants = {value.name: value for value in model.graph.initializer}
-    rounded = _integer_weights(quantized)
+    rounded = integer_weights(quantized)
     every = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm") and node.input[1] in constants]
     # Of every such node, rounded here or not: the next mix of a search rounds others.
     axes = {node.input[0]: 1 for node in every}
-    nodes = [node for node in every if node.input[1] in rounded and _has_plain_bias(node, constants)]
-    means = channel_means(ingredients.scratch / "means.npz", _observed(ingredients, model, axes), axes)
+    nodes = [node for node in every if node.input[1] in rounded and has_plain_bias(node, constants)]
+    means = channel_means(ingredients.scratch / "means.npz", observed(ingredients, model, axes), axes)
     for number, node in enumerate(nodes):
         weights = onnx_file.array(constants[node.input[1]], folder)
         error = dequantized_error(*rounded[node.input[1]], weights)
@@ -60,7 +60,7 @@ def drop_unread(model: Any) -> None:
     model.graph.initializer.extend(kept)
 
 
-def _has_plain_bias(node: Any, constants: Mapping[str, Any]) -> bool:
+def has_plain_bias(node: Any, constants: Mapping[str, Any]) -> bool:
     """None, or a constant with one value for each output, used as it is."""
     scaled = any(a.name in ("alpha", "beta") and a.f != 1.0 for a in node.attribute)
     transposed = any(a.name == "transA" and a.i for a in node.attribute)
@@ -68,7 +68,7 @@ def _has_plain_bias(node: Any, constants: Mapping[str, Any]) -> bool:
     return not scaled and not transposed and (not bias or (bias in constants and len(constants[bias].dims) == 1))
 
 
-def _integer_weights(path: Path) -> dict[str, tuple[Array, Array, int]]:
+def integer_weights(path: Path) -> dict[str, tuple[Array, Array, int]]:
     """Weights of a QDQ model by their float name: values, scales, axis of the scales."""
     model = onnx_file.read_graph(path)
     constants = {value.name: value for value in model.graph.initializer}
@@ -83,7 +83,7 @@ def _integer_weights(path: Path) -> dict[str, tuple[Array, Array, int]]:
     return found
 
 
-def _observed(ingredients: Ingredients, model: Any, wanted: Mapping[str, int]) -> Iterator[dict[str, Array]]:
+def observed(ingredients: Ingredients, model: Any, wanted: Mapping[str, int]) -> Iterator[dict[str, Array]]:
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
     inputs = {value.name for value in shown.graph.input}

@@ -43,7 +43,11 @@ class Static:
     def quantize(self, ingredients: Ingredients, output: Path) -> None:
         repairs = ingredients.repairs or self.repairs
         self._convert(ingredients, output)
-        if "bias" in repairs:
+        if "gptq" in repairs:
+            from pipeline.recipes.onnx_rounding import by_output
+
+            self._convert(replace(ingredients, float_model=by_output(ingredients, output)), output)
+        elif "bias" in repairs:  # which the above does as well
             from pipeline.recipes.onnx_bias import corrected
 
             # Once to see what the weights have become, and again with biases that make up for it.
@@ -134,6 +138,9 @@ INT8 = Static(summary="int8 weights per channel and uint8 activations, QDQ")
 INT8_CLE = Static(repairs=("cle",), summary="int8 after cross-layer equalisation")
 INT8_CLE_BIAS = Static(repairs=("cle", "bias"), summary="int8 after cross-layer equalisation, with bias correction")
 INT8_BIAS = Static(repairs=("bias",), summary="int8, biases corrected for the error of the weights")
+INT8_GPTQ = Static(
+    repairs=("gptq",), summary="int8, weights rounded so that each layer's output changes least, biases corrected"
+)
 AUTO = Static(
     start="search",
     size_promise=None,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pipeline import quantities
 from pipeline.records import CandidateReport
 
-_REPAIRS = ("bias", "cle", "octav", "mse")
+_REPAIRS = ("bias", "cle", "octav", "mse", "gptq")
 
 
 def with_gain(candidate: CandidateReport, others: Sequence[CandidateReport]) -> CandidateReport:

@@ -66,6 +66,7 @@ EXPECTED: dict[str, tuple[float, str, bool]] = {
     "onnx-int8-cle": (15, "float32", True),
     "onnx-int8-cle-bias": (15, "float32", True),
     "onnx-int8-bias": (15, "float32", True),
+    "onnx-int8-gptq": (15, "float32", True),
     "onnx-auto": (15, "float32", True),
     "onnx-qat-int8": (15, "float32", True),
 }

@@ -44,11 +44,13 @@ class _Layer:
         axes = tuple(range(2, 2 + half))
         windows = sliding_window_view(padded, reach, axis=axes)
         windows = windows[(slice(None), slice(None), *(slice(None, None, s) for s in strides))]
-        windows = windows[(..., *(slice(None, None, apart) for apart in dilations))]
+        inside: tuple[Any, ...] = (..., *(slice(None, None, apart) for apart in dilations))
+        windows = windows[inside]
         positions = int(np.prod(windows.shape[2 : 2 + half]))
         chosen = np.unique(np.linspace(0, positions - 1, min(positions, _POSITIONS)).astype(int))
         places = np.unravel_index(chosen, windows.shape[2 : 2 + half])
-        taken = windows[(slice(None), slice(None), *places)]  # [batch, channels, positions, *kernel]
+        here: tuple[Any, ...] = (slice(None), slice(None), *places)
+        taken = windows[here]  # [batch, channels, positions, *kernel]
         batch, channels, count = taken.shape[:3]
         split = taken.reshape(batch, groups, channels // groups, count, -1)
         return split.transpose(1, 0, 3, 2, 4).reshape(groups, batch * count, inputs)
@@ -115,7 +117,7 @@ def _layer(
         if any(a.name == "auto_pad" and a.s not in (b"", b"NOTSET") for a in node.attribute):
             return None
         attributes.setdefault("kernel_shape", list(weights.shape[2:]))
-        groups = attributes.get("group", 1) or 1
+        groups = next((int(a.i) for a in node.attribute if a.name == "group"), 1)
         weights = weights.reshape(groups, weights.shape[0] // groups, -1)
     # A scale of every output, or one for all.
     along_outputs = scale.size == 1 or axis == (1 if transposed else 0)

@@ -50,10 +50,11 @@ class _Layer:
         chosen = np.unique(np.linspace(0, positions - 1, min(positions, _POSITIONS)).astype(int))
         places = np.unravel_index(chosen, windows.shape[2 : 2 + half])
         here: tuple[Any, ...] = (slice(None), slice(None), *places)
-        taken = windows[here]  # [batch, channels, positions, *kernel]
+        taken: Array = windows[here]  # [batch, channels, positions, *kernel]
         batch, channels, count = taken.shape[:3]
         split = taken.reshape(batch, groups, channels // groups, count, -1)
-        return split.transpose(1, 0, 3, 2, 4).reshape(groups, batch * count, inputs)
+        columns: Array = split.transpose(1, 0, 3, 2, 4).reshape(groups, batch * count, inputs)
+        return columns
 
 
 def by_output(ingredients: Ingredients, quantized: Path) -> Path:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pipeline import quantities
 from pipeline.records import BlockError, Report, SearchReport, Trial
+from pipeline.search.confirming import Confirmed, Loss
 
 Role = Literal["chosen", "baseline", "pass", "fail"]
 _VERDICTS = {"meets": "✓ meets the target", "unsure": "? not sure to", "misses": "✗ misses it", "refused": "⊘ refused"}
@@ -43,6 +44,26 @@ def blocks_grid(blocks: Sequence[BlockError], total: int, int8_sqnr_db: float) -
         columns=("Block", "Ops", "Share of the loss", "SQNR, itself", "SQNR, output", "Compute", "Too coarse", "Fix"),
         rows=tuple(_block(place + 1, error) for place, error in enumerate(blocks)),
     )
+
+
+def confirmed_grid(found: Confirmed) -> Grid:
+    """The worst blocks held against the task metrics; also what `deploy sensitivity` prints."""
+    rows = [("all in int8", _decibel(found.int8_sqnr_db), *map(_loss, found.int8))]
+    for one in found.blocks:
+        what = f"{short(one.block)} in {one.precision}"
+        told = (one.refused,) if one.refused else (_decibel(one.sqnr_db), *map(_loss, one.losses))
+        rows.append((what, *told, *("" for _ in range(len(rows[0]) - 1 - len(told)))))
+    metrics = tuple(f"{loss.metric} lost" for loss in found.int8)
+    return Grid(
+        title=f"On the task, over {found.samples} test samples (95 % intervals), with one block mended at a time",
+        columns=("Mix", "SQNR, output", *metrics),
+        rows=tuple(rows),
+    )
+
+
+def _loss(loss: Loss) -> str:
+    value, low, high = (quantities.signed(number) for number in (loss.value, loss.low, loss.high))
+    return f"{value} ({low} … {high})" if loss.low != loss.high else value
 
 
 def role(search: SearchReport, trial: Trial) -> Role:

@@ -18,6 +18,7 @@ from pipeline.records import Format
 from pipeline.stages.branches import BOTH_FORMATS, branch_steps, branches, weight_bits
 from pipeline.stages.calibrate import calibrate_step
 from pipeline.stages.conclude import gate_step, report_step
+from pipeline.stages.confirm import confirm_step
 from pipeline.stages.context import Context
 from pipeline.stages.devices import measure_step, push_step
 from pipeline.stages.export import export_step, model_path, prepare_step
@@ -118,8 +119,10 @@ def candidate_steps(context: Context, names: Sequence[str]) -> tuple[list[Step],
     return list(dict.fromkeys([prepared, *branch_steps(sources), *parts])), found
 
 
-def sensitivity_steps(context: Context, format: str | None) -> list[Step]:
-    """The steps up to the ranking of blocks, which is the record of the last.
+def sensitivity_steps(context: Context, format: str | None, confirm: int) -> list[Step]:
+    """The steps up to the ranking of blocks, which is the record of the last; with `confirm`, of the last but one.
+
+    The last one holds so many of the worst blocks against the task metrics then.
 
     Raises:
         InputError: the source is no model we can read.
@@ -136,12 +139,12 @@ def sensitivity_steps(context: Context, format: str | None) -> list[Step]:
     prepared = prepare_step(context, kind, calibrate, test)
     exported = export_step(context, wanted, prepared, calibrate)
     calibrated = calibrate_step(context, wanted, prepared, exported, calibrate)
-    return [
-        prepared,
-        exported,
-        calibrated,
-        sensitivity_step(context, wanted, prepared, exported, calibrated, calibrate),
-    ]
+    sensitive = sensitivity_step(context, wanted, prepared, exported, calibrated, calibrate)
+    steps = [prepared, exported, calibrated, sensitive]
+    if confirm:
+        asked = (context, wanted, prepared, exported, calibrated, sensitive, calibrate, test, confirm)
+        steps.append(confirm_step(*asked))
+    return steps
 
 
 def _searches(

@@ -46,7 +46,7 @@ def sensitivity_step(
     def run(results: Results, report: Progress) -> Any:
         def work() -> Sensitivity:
             with context.scratch() as folder:
-                bench = _bench(
+                bench = bench_of(
                     context, format, results[prepared], results[exported], results[calibrated], folder, calibrate
                 )
                 return _rank(context, bench, report, tools)
@@ -122,7 +122,7 @@ def search_step(
 
         def work() -> Searched:
             with context.scratch() as folder:
-                bench = _bench(context, format, source, results[exported], results[calibrated], folder, calibrate)
+                bench = bench_of(context, format, source, results[exported], results[calibrated], folder, calibrate)
                 baseline: Baseline = context.worker.call(
                     "pipeline.search.jobs:keep_samples",
                     bench=bench,
@@ -197,7 +197,7 @@ def search_step(
     )
 
 
-def _bench(
+def bench_of(
     context: Context,
     format: Format,
     source: Prepared,
@@ -206,6 +206,7 @@ def _bench(
     folder: Path,
     calibrate: DataSpec,
 ) -> Workbench:
+    """What the worker needs to make mixes of one float model."""
     return Workbench(
         recipe=_AUTO[format],
         format=format,

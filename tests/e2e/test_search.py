@@ -117,10 +117,16 @@ def test_the_ranking_alone(searched: Project) -> None:
     )
     assert ran.returncode == 0, ran.stderr
     assert "sensitivity onnx: kept" in ran.stderr, "a run has ranked them already"
-    ranking = json.loads(ran.stdout)["blocks"]
+    told = json.loads(ran.stdout)
+    ranking, on_task = told["blocks"], told["on_task"]
     assert ranking[0]["block"] in ("conv2", "conv3")
     assert ranking[0]["fix"] == "float32"
     assert sum(error["loss_share"] for error in ranking) == pytest.approx(1)
+    # Two blocks spoil all, so that mending one of them alone must not be said to help.
+    assert [one["block"] for one in on_task["blocks"]] == [error["block"] for error in ranking[:3]]
+    [together] = on_task["int8"]
+    assert together["metric"] == "cosine" and 0.5 < together["low"] <= together["value"] <= together["high"]
+    assert all(one["losses"][0]["value"] > 0.5 for one in on_task["blocks"])
 
 
 def test_for_size_a_mix_is_taken(searched: Project, tmp_path: Path) -> None:

@@ -6,12 +6,9 @@ from pipeline.flow import Results, Step
 from pipeline.records import Format, Prepared, Sensitivity
 from pipeline.samples import DataSpec
 from pipeline.search.confirming import Confirmed, confirmed
-from pipeline.search.evaluation import Judge
-from pipeline.search.messages import Baseline
-from pipeline.search.ops import Op, blocks
 from pipeline.search.strategy import Mix
 from pipeline.stages.context import Context, Progress, refusing
-from pipeline.stages.search import bench_of
+from pipeline.stages.search import bench_of, judge_of, keep_samples
 from pipeline.stages.validate import quality_settings
 
 # What is looked at where deploy.yaml names no metric.
@@ -30,7 +27,6 @@ def confirm_step(
     most: int,
 ) -> Step:
     """What the task metrics lose in int8, and with each of the `most` worst blocks mended."""
-    metrics, samples = context.loaded.config.quality.metrics, context.loaded.config.search.samples
 
     def run(results: Results, report: Progress) -> Any:
         source: Prepared = results[prepared]
@@ -39,27 +35,10 @@ def confirm_step(
         def work() -> Confirmed:
             with context.scratch() as folder:
                 bench = bench_of(context, format, source, results[exported], results[calibrated], folder, calibrate)
-                baseline: Baseline = context.worker.call(
-                    "pipeline.search.jobs:keep_samples",
-                    bench=bench,
-                    test=test,
-                    reference=context.store.path(source.reference),
-                    metrics=metrics,
-                    most=samples,
-                )
-                ops: tuple[Op, ...] = context.worker.call("pipeline.search.jobs:list_ops", bench=bench)
-                judge = Judge(
-                    context.worker,
-                    bench,
-                    ops,
-                    blocks(ops),
-                    metrics=metrics,
-                    baseline=baseline,
-                    # Nothing is too much: every sample is to be seen.
-                    allowed=dict.fromkeys(baseline.scores or (_CLOSENESS,), float("inf")),
-                    least_db=None,
-                    target=None,
-                )
+                baseline = keep_samples(context, bench, source, test)
+                # Nothing is too much: every sample is to be seen.
+                allowed = dict.fromkeys(baseline.scores or (_CLOSENESS,), float("inf"))
+                judge = judge_of(context, bench, baseline, allowed=allowed)
                 done = 0
 
                 def ask(mix: Mix) -> Any:
@@ -79,6 +58,6 @@ def confirm_step(
         run=run,
         records=(Confirmed,),
         needs=(prepared, exported, calibrated, sensitive),
-        settings={**quality_settings(context, test), "samples": samples, "most": most},
+        settings={**quality_settings(context, test), "samples": context.loaded.config.search.samples, "most": most},
         tools={},
     )

@@ -123,27 +123,14 @@ def search_step(
         def work() -> Searched:
             with context.scratch() as folder:
                 bench = bench_of(context, format, source, results[exported], results[calibrated], folder, calibrate)
-                baseline: Baseline = context.worker.call(
-                    "pipeline.search.jobs:keep_samples",
-                    bench=bench,
-                    test=test,
-                    reference=context.store.path(source.reference),
-                    metrics=config.quality.metrics,
-                    most=config.search.samples,
-                )
-                ops: tuple[Op, ...] = context.worker.call("pipeline.search.jobs:list_ops", bench=bench)
-                judge = Judge(
-                    context.worker,
+                baseline = keep_samples(context, bench, source, test)
+                judge = judge_of(
+                    context,
                     bench,
-                    ops,
-                    blocks(ops),
-                    metrics=config.quality.metrics,
-                    baseline=baseline,
+                    baseline,
                     allowed=config.budgets.max_drop,
                     least_db=config.budgets.min_fidelity_db,
-                    target=Target(spec=measured_on, state=context.store.root, measure=config.measure)
-                    if measured_on
-                    else None,
+                    target=measured_on,
                 )
                 done = 0
 
@@ -194,6 +181,45 @@ def search_step(
             "measure": config.measure.model_dump(mode="json"),
         },
         tools=tools,
+    )
+
+
+def keep_samples(context: Context, bench: Workbench, source: Prepared, test: DataSpec) -> Baseline:
+    """The test samples that mixes are judged by, and what the float source scores on them."""
+    config = context.loaded.config
+    found: Baseline = context.worker.call(
+        "pipeline.search.jobs:keep_samples",
+        bench=bench,
+        test=test,
+        reference=context.store.path(source.reference),
+        metrics=config.quality.metrics,
+        most=config.search.samples,
+    )
+    return found
+
+
+def judge_of(
+    context: Context,
+    bench: Workbench,
+    baseline: Baseline,
+    *,
+    allowed: Mapping[str, float],
+    least_db: float | None = None,
+    target: TargetSpec | None = None,
+) -> Judge:
+    """Who makes mixes of this float model and says what they lose."""
+    config = context.loaded.config
+    ops: tuple[Op, ...] = context.worker.call("pipeline.search.jobs:list_ops", bench=bench)
+    return Judge(
+        context.worker,
+        bench,
+        ops,
+        blocks(ops),
+        metrics=config.quality.metrics,
+        baseline=baseline,
+        allowed=allowed,
+        least_db=least_db,
+        target=Target(spec=target, state=context.store.root, measure=config.measure) if target else None,
     )
 
 

@@ -73,7 +73,8 @@ def test_latencies_repeat_from_session_to_session(spec: TargetSpec, tmp_path: Pa
         assert seen.answer.max_steps == 0
         assert seen.conditions["emulated"].startswith("emulated instruction clock")
         medians.append(statistics.median(seen.warm_ns))
-    assert max(medians) - min(medians) <= 0.002 * min(medians), medians
+    # Its timer counts in steps of 16 ns, and a median may fall between two of them on either side.
+    assert max(medians) - min(medians) <= max(0.002 * min(medians), 2 * 16), medians
 
 
 def test_it_is_administered_by_its_console_whatever_becomes_of_its_own_sshd(

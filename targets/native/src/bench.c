@@ -3,6 +3,7 @@
 #include "bench.h"
 
 #include <ctype.h>
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -269,6 +270,47 @@ static int64_t peak_rss_bytes(void) {
     return kb < 0 ? -1 : kb * 1024;
 }
 
+/* By thread of this process: how long it was ready to run and had no core. None where the kernel does not say. */
+enum { MOST_THREADS = 256 };
+struct waits {
+    size_t count;
+    long threads[MOST_THREADS];
+    int64_t ns[MOST_THREADS];
+};
+
+static void read_waits(struct waits *waits) {
+    DIR *folder = opendir("/proc/self/task");
+    struct dirent *entry;
+    waits->count = 0;
+    while (folder && (entry = readdir(folder)) && waits->count < MOST_THREADS) {
+        char path[64];
+        int64_t waited;
+        long thread = strtol(entry->d_name, NULL, 10);
+        if (thread <= 0) continue;
+        snprintf(path, sizeof path, "/proc/self/task/%ld/schedstat", thread);
+        FILE *file = fopen(path, "r");
+        if (file && fscanf(file, "%*d %" SCNd64, &waited) == 1) {
+            waits->threads[waits->count] = thread;
+            waits->ns[waits->count++] = waited;
+        }
+        if (file) fclose(file);
+    }
+    if (folder) closedir(folder);
+}
+
+/* Of the thread that waited longest. */
+static double wait_share(const struct waits *before, const struct waits *after, int64_t lasted_ns) {
+    int64_t longest = 0;
+    for (size_t i = 0; i < after->count; i++) {
+        int64_t ns = after->ns[i];
+        for (size_t k = 0; k < before->count; k++)
+            if (before->threads[k] == after->threads[i]) ns -= before->ns[k];
+        if (ns > longest) longest = ns;
+    }
+    double share = (double)longest / (double)lasted_ns;
+    return share < 1 ? share : 1;
+}
+
 static void benchmark(const struct job *job) {
     stage("importing the runtime");
     struct tensors sample = read_tensors(job->inputs);
@@ -296,7 +338,13 @@ static void benchmark(const struct job *job) {
     size_t warms = 0;
     /* When the first run and the one after it are both slow, the second is a sample already. Slow means one warm-up. */
     if (first_ns >= job->slow_ns && warmup[0] >= job->slow_ns) warm[warms++] = warmup[0], warmups = 0;
+    static struct waits before, after;
+    size_t fresh = warms;
+    int64_t lasted_ns = 0;
+    read_waits(&before);
     warms += warm_samples(job, (int64_t)warms, warm + warms);
+    read_waits(&after);
+    while (fresh < warms) lasted_ns += warm[fresh++];
     struct window *windows = NULL;
     if (job->windows) {
         stage("inference under the power meter");
@@ -335,6 +383,8 @@ static void benchmark(const struct job *job) {
         fputc(',', replies);
         free(key);
     }
+    if (before.count && lasted_ns > 0)
+        fprintf(replies, "\"cpu_wait_share\":\"%.3f\",", wait_share(&before, &after, lasted_ns));
     if (before_load < 0) fputs("\"peak_rss_before_load_bytes\":\"unknown\"}}}\n", replies);
     else fprintf(replies, "\"peak_rss_before_load_bytes\":\"%" PRId64 "\"}}}\n", before_load);
     fflush(replies);

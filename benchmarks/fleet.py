@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -62,12 +63,16 @@ def _first(times: int) -> Iterator[Row]:
             "paramiko": lambda: _paramiko(specs, _model(folder / "model", _MODEL_BYTES)),
         }
         for tool in _TOOLS[:3]:
-            sides[tool] = lambda tool=tool: _tool(tool, specs, _model(folder / "model", _MODEL_BYTES))  # type: ignore[misc]
+            sides[tool] = partial(_pushed_anew, tool, specs, folder)
         found = {name: middle(samples) for name, samples in in_turns(sides, times).items()}
         for name in list(sides)[1:]:
             bar = found[name] if name == "paramiko" else None
             named = f"{_HOSTS} hosts, 5 MB, hash on the device, against {name}"
             yield _against(named, found["ours"], found[name], bar)
+
+
+def _pushed_anew(tool: str, specs: list[TargetSpec], folder: Path) -> float:
+    return _tool(tool, specs, _model(folder / "model", _MODEL_BYTES))
 
 
 def _against(name: str, value: float, peer: float, bar: float | None) -> Row:
@@ -169,7 +174,7 @@ def _growth(times: int) -> Iterator[Row]:
             return _push(specs[:count], folder, _model(folder / "model", _MODEL_BYTES)) / count * 1000
 
         few, *more = (10, 50, _MANY_HOSTS)
-        turns = in_turns({str(count): lambda count=count: each(count) for count in (few, *more)}, times)  # type: ignore[misc]
+        turns = in_turns({str(count): partial(each, count) for count in (few, *more)}, times)
         per_host = middle(turns[str(few)])
         for count in more:
             found = middle(turns[str(count)])

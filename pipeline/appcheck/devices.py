@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from pipeline.appcheck.app import App, Model
 from pipeline.appcheck.asked import Asked, Candidate, OnDevice
-from pipeline.appcheck.modelcheck import ModelCheck
+from pipeline.appcheck.modelcheck import ModelCheck, ModelCheckStatus
 from pipeline.appcheck.rules.finding import listed
 from pipeline.quantities import milliseconds
 
@@ -25,7 +25,7 @@ def device_checks(app: App, asked: Asked) -> Iterator[ModelCheck]:
 def _answer(model: Model, name: str, device: OnDevice, candidate: Candidate) -> ModelCheck:
     steps, most = device.answer_steps, candidate.max_steps
     shown = "not measured" if steps is None else f"{steps:.3g} steps"
-    status = "unjudged" if steps is None else "pass" if steps <= most else "fail"
+    status: ModelCheckStatus = "unjudged" if steps is None else "pass" if steps <= most else "fail"
     why = device.reason if steps is None else f"its answer on {name} is {shown} from the host's (tolerated: {most:g})"
     return ModelCheck(
         rule="golden-outputs",
@@ -34,7 +34,7 @@ def _answer(model: Model, name: str, device: OnDevice, candidate: Candidate) -> 
         where=_where(name, device),
         found=shown,
         limit=f"{most:g} steps",
-        status=status,  # type: ignore[arg-type]
+        status=status,
         detail="" if status == "pass" else why,
         remedy=f"deploy run --target {name}; `deploy measure RECIPE --where-different` names the layer",
     )
@@ -45,7 +45,8 @@ def _latency(model: Model, name: str, device: OnDevice, candidate: Candidate, as
     p90 = device.latency_p90_ms
     if limit is None and p90 is None:
         return None
-    status, why = "pass", ""
+    status: ModelCheckStatus = "pass"
+    why = ""
     if p90 is None:
         status, why = "unjudged", f"was not measured on {name}: {device.reason}"
     elif limit is not None and device.emulated:
@@ -60,7 +61,7 @@ def _latency(model: Model, name: str, device: OnDevice, candidate: Candidate, as
         where=_where(name, device),
         found="" if p90 is None else milliseconds(p90),
         limit="" if limit is None else milliseconds(limit),
-        status=status,  # type: ignore[arg-type]
+        status=status,
         detail=why,
         remedy="ship a smaller or faster candidate, or raise the budget" if status == "fail" else "measure it there",
     )

@@ -67,22 +67,22 @@ def affine(name: str, steps: Sequence[Step], raw: Any) -> Affine:
 class Pixels:
     """Another recipe's model, with uint8 inputs that are the pixels."""
 
-    base: Any  # a recipe with float32 inputs; its fields vary
+    base: float32.Float32 | litert_static.Static | onnx_static.Static  # with float32 inputs
     summary: str
 
     folds = True  # its ingredients need `pixels`
 
     @property
     def format(self) -> Format:
-        return self.base.format  # type: ignore[no-any-return]
+        return self.base.format
 
     @property
     def start(self) -> Start:
-        return self.base.start  # type: ignore[no-any-return]
+        return self.base.start
 
     @property
     def tools(self) -> tuple[str, ...]:
-        return self.base.tools  # type: ignore[no-any-return]
+        return self.base.tools
 
     @cached_property
     def precision(self) -> str:
@@ -90,11 +90,11 @@ class Pixels:
 
     @property
     def size_promise(self) -> float | None:
-        return self.base.size_promise  # type: ignore[no-any-return]
+        return self.base.size_promise
 
     @property
     def latency_promise(self) -> float | None:
-        return self.base.latency_promise  # type: ignore[no-any-return]
+        return self.base.latency_promise
 
     def quantize(self, ingredients: Ingredients, output: Path) -> None:
         from pipeline.recipes.litert_pixels import take_pixels as of_litert

@@ -301,9 +301,9 @@ class _Asked:
 
     def float_base(self, recipe: str, subjects: "Callable[[str, TargetSpec], Subject]") -> "tuple[Subject, ...]":
         """The float model of the recipe's format, to say why the recipe's is slower; none when no profile is wanted."""
-        from pipeline.measuring.subjects import float_of, is_release
+        from pipeline.measuring.subjects import float_base, is_release
 
-        if not self.profile or is_release(recipe) or (name := float_of(recipe)) in ("", recipe):
+        if not self.profile or is_release(recipe) or (name := float_base(recipe)) in ("", recipe):
             return ()
         spec = self.targets()[0]
         return (self.subjects([name])(name, spec),)

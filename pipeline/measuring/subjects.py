@@ -82,11 +82,12 @@ def candidates(
     return {name: _subject(name, results[made], results[judged], store) for name, (made, judged) in wanted.items()}
 
 
-def float_of(recipe: str) -> str:
+def float_base(recipe: str) -> str:
     """The recipe of the float model that this one was made from; empty when it is none of ours."""
     from pipeline.recipes import RECIPES
+    from pipeline.recipes.grammar import float_of
 
-    name = f"{recipe.partition('-')[0]}-float32"
+    name = float_of(recipe)
     return name if name in RECIPES else ""
 
 

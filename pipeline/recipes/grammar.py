@@ -62,3 +62,8 @@ def decoded(name: str) -> tuple[tuple[str, str], ...]:
         parts.append((option, OPTIONS[option]))
         left = left.removeprefix(option).removeprefix("-")
     return tuple(parts)
+
+
+def float_of(recipe: str) -> str:
+    """The float32 recipe of the same format."""
+    return f"{recipe.partition('-')[0]}-float32"

@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.fit.records import Fit
 from pipeline.quality.energy import energy_per_inference
 from pipeline.quality.statistics import summarize
+from pipeline.recipes.grammar import float_of
 from pipeline.recipes.recipe import promise, recipe
 from pipeline.records import (
     Artifact,
@@ -22,7 +23,7 @@ from pipeline.records import (
 )
 from pipeline.stages.context import Context
 from pipeline.stages.outcome import size_ratio
-from pipeline.stages.rounds import float_of, latency_ratio, told
+from pipeline.stages.rounds import latency_ratio, told
 from targets.records import Absent, Failed, Measurement
 
 _NS_PER_MS = 1e6

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pipeline.quantities import size, times
-from pipeline.recipes.grammar import decoded
+from pipeline.recipes.grammar import decoded, float_of
 from pipeline.records import Artifact, Verdict, VerdictCode
-from pipeline.stages.rounds import Round, float_of, is_slower, latency_ratio
+from pipeline.stages.rounds import Round, is_slower, latency_ratio
 from targets.records import Measurement
 
 # A recipe that saves less has left the weights as they were: the least that any promises is a half.

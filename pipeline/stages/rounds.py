@@ -10,6 +10,7 @@ from statistics import median
 
 from pipeline.measuring.records import Block, Comparison
 from pipeline.quality.statistics import intervals_overlap, summarize
+from pipeline.recipes.grammar import float_of
 from pipeline.records import Measured, Objective
 from pipeline.stages.judging import LEAST_PROCESSES, Budgets, Evidence, beyond_doubt, judge, middle
 from targets.records import Failed, Measurement
@@ -21,11 +22,6 @@ LEVEL_SHARE = 1.05
 MOST_ROUNDS = 4  # with the first processes five, the least that says how much processes differ
 # A 90th percentile within a tenth of its budget may be on the other side of it in the next process.
 _CLOSE_SHARE = 0.9
-
-
-def float_of(recipe: str) -> str:
-    """The float32 recipe of the same format."""
-    return f"{recipe.partition('-')[0]}-float32"
 
 
 def is_slower(one: str, other: str, first: Mapping[str, object], rounds: Sequence[Round]) -> bool | None:
